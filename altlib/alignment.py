@@ -1,0 +1,339 @@
+"""Fine-grained alignment of an ID-based model and a PLM (section 3.3 of arXiv 2310.19453).
+
+Two towers read the same row, one as IDs, one as a sentence. Each modality is masked and recovered
+with the help of the other: masked words with the ID vector (MLM), masked IDs by cross-attention
+over the words (MTM); whole rows are told apart by contrast (ICL). The losses come back apart.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from altlib import losses, masking
+from altlib.plm import Plm, encode
+from altlib.tabular import Prepared
+from altlib.text import TextBatch
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class AlignmentConfig:
+    """What is masked, and how it is recovered. The defaults are the preset "corrected".
+
+    Attributes:
+        icl, mtm, mlm: whether the loss is trained.
+        text_ratio, tabular_ratio: share of the fields masked in the sentence and in the IDs.
+        text_masking: whole values ("field"), or value tokens wherever they stand ("token").
+        twins: mask the fields of a twin group together.
+        mask_id: a masked ID becomes the field's reserved mask id, or "zero", feature 0 of the
+            published code, which is a real one.
+        mask_absent: let masks fall on fields that the sentence does not hold, too.
+        attention_scaled: divide attention scores by the square root of the hidden size.
+        attend_padding: let cross-attention see padding.
+        contrast: inner products of ICL: "cosine" with a learnt temperature, or "dot", unnormalised
+            with a fixed one.
+        temperature: of ICL; where it is learnt, at the start.
+        mtm_loss: "nce", "sampled" or "full" softmax.
+        noise: negatives of MTM from the masked "field", or from "all" features.
+        negatives: how many for each masked field.
+        mlm_head: the PLM's own head with the ID vector added to its input where the PLM has one
+            ("plm"), or always a new one over both vectors.
+        mlm_positions: logits at "masked" tokens only, or at "all" (same loss, more work).
+        plm_passes: 2, or 3 as in the published code, which encodes the unmasked sentence twice.
+        projection: size of the vectors that ICL compares.
+        mtm_size: size of the output embedding of MTM.
+        head_dropout: of the new MLM head and of ICL's projections.
+    """
+
+    icl: bool = True
+    mtm: bool = True
+    mlm: bool = True
+    text_ratio: float = 0.15
+    tabular_ratio: float = 0.15
+    text_masking: Literal["field", "token"] = "field"
+    twins: bool = False
+    mask_id: Literal["reserved", "zero"] = "reserved"
+    mask_absent: bool = False
+    attention_scaled: bool = True
+    attend_padding: bool = False
+    contrast: Literal["cosine", "dot"] = "cosine"
+    temperature: float = 0.07
+    mtm_loss: Literal["nce", "sampled", "full"] = "nce"
+    noise: Literal["field", "all"] = "field"
+    negatives: int = 25
+    mlm_head: Literal["plm", "new"] = "plm"
+    mlm_positions: Literal["masked", "all"] = "masked"
+    plm_passes: Literal[2, 3] = 2
+    projection: int = 128
+    mtm_size: int = 32
+    head_dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (self.icl or self.mtm or self.mlm):
+            raise ValueError("Alignment needs at least one of the losses icl, mtm and mlm.")
+        for name in ("text_ratio", "tabular_ratio"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(
+                    f"alignment.{name} is {getattr(self, name)}; it must lie in (0, 1]."
+                )
+
+
+class Projection(nn.Module):
+    """A tower's vector in the space where ICL compares: a residual two-layer head."""
+
+    def __init__(self, size: int, projection: int, dropout: float) -> None:
+        super().__init__()
+        self.inward = nn.Linear(size, projection)
+        self.hidden = nn.Linear(projection, projection)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(projection)
+
+    def forward(self, x: Tensor) -> Tensor:
+        projected = self.inward(x)  # B, D
+        return self.norm(projected + self.dropout(self.hidden(F.gelu(projected))))
+
+
+class OwnMlmHead(nn.Module):
+    """The PLM's own MLM head; the ID vector is projected in and added to the token's state.
+
+    The projection starts at zero, so that training starts from the PLM's own predictions.
+    """
+
+    def __init__(self, head: nn.Module, hidden: int, ids: int) -> None:
+        super().__init__()
+        self.head = head
+        self.inward = nn.Linear(ids, hidden, bias=False)
+        nn.init.zeros_(self.inward.weight)
+
+    def forward(self, states: Tensor, vector: Tensor) -> Tensor:
+        return self.head(states + self.inward(vector))
+
+
+class NewMlmHead(nn.Module):
+    """The published MLM head: state and ID vector side by side, then two layers."""
+
+    def __init__(self, hidden: int, ids: int, vocabulary: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(hidden + ids, hidden),
+            nn.Tanh(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, vocabulary),
+        )
+
+    def forward(self, states: Tensor, vector: Tensor) -> Tensor:
+        return self.layers(torch.cat([states, vector], -1))
+
+
+class CrossAttention(nn.Module):
+    """One query, the ID vector, attends to the words: single head, keys and values are states."""
+
+    def __init__(self, ids: int, hidden: int, scaled: bool) -> None:
+        super().__init__()
+        self.query = nn.Linear(ids, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.scale = 1 / math.sqrt(hidden) if scaled else 1.0
+
+    def forward(self, vector: Tensor, states: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """Attends from vector [B, R] to states [B, L, H] where attention [B, L] is True.
+
+        Returns:
+            The context [B, H] and the attention weights [B, L].
+        """
+        query = self.norm(self.query(vector))  # B, H
+        scores = self.scale * torch.einsum("bh,blh->bl", query, states)
+        weights = scores.masked_fill(~attention, -torch.inf).softmax(-1)
+        return torch.einsum("bl,blh->bh", weights, states), weights
+
+
+class Alignment(nn.Module):
+    """The two towers, cross-attention and heads.
+
+    Args:
+        ctr: ID-based model, ids -> (representation, logit).
+        plm: pretrained language model.
+        data: the prepared data set: its features, their counts and its fields.
+        config: what is masked and how it is recovered.
+    """
+
+    mask_ids: Tensor
+    unknown_ids: Tensor
+
+    def __init__(self, ctr: nn.Module, plm: Plm, data: Prepared, config: AlignmentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.ctr = ctr
+        self.encoder = plm.encoder
+        self.mask_token = int(plm.tokenizer.mask_token_id)
+        ids, hidden = int(ctr.representation_size), plm.hidden_size
+        self.fields = len(data.schema.fields)
+        if config.icl:
+            self.text_projection = Projection(hidden, config.projection, config.head_dropout)
+            self.ids_projection = Projection(ids, config.projection, config.head_dropout)
+            learnt = config.contrast == "cosine"
+            self.log_scale = nn.Parameter(
+                torch.tensor(-math.log(config.temperature)), requires_grad=learnt
+            )
+        if config.mlm:
+            self.mlm_head = (
+                OwnMlmHead(plm.head, hidden, ids)
+                if plm.head is not None and config.mlm_head == "plm"
+                else NewMlmHead(hidden, ids, plm.vocab_size, config.head_dropout)
+            )
+        if config.mtm:
+            self.attention = CrossAttention(ids, hidden, config.attention_scaled)
+            self.to_fields = nn.Linear(hidden + ids, self.fields * config.mtm_size)
+            self.features = nn.Embedding(data.features, config.mtm_size)
+            nn.init.normal_(self.features.weight, std=0.1)
+            self.feature_bias = nn.Parameter(torch.zeros(data.features))
+        starts = torch.from_numpy(data.vocabulary.starts)
+        self.noise = losses.Noise.unigram(
+            torch.from_numpy(np.array(data.counts)), starts, config.noise == "field"
+        )
+        self.twin_fields = (
+            torch.tensor([[g in group for g in range(self.fields)] for group in data.schema.twins()])
+            if config.twins
+            else None
+        )
+        reserved = torch.from_numpy(data.vocabulary.mask_ids)
+        # Feature 0 of the published code is an ordinary value of the first field.
+        masks = reserved if config.mask_id == "reserved" else torch.full_like(reserved, 2)
+        self.register_buffer("mask_ids", masks, persistent=False)
+        self.register_buffer(
+            "unknown_ids", torch.from_numpy(data.vocabulary.unknown_ids), persistent=False
+        )
+
+    def encode_ids(self, ids: Tensor) -> Tensor:
+        """The ID vector [B, R] of ids [B, F]."""
+        return self.ctr(ids)[0]
+
+    def encode_text(self, tokens: Tensor, attention: Tensor) -> Tensor:
+        """The token states [B, L, H] of tokens [B, L] with attention [B, L]."""
+        return encode(self.encoder, tokens, attention)
+
+    def _twins(self, device: torch.device) -> Tensor | None:
+        return None if self.twin_fields is None else self.twin_fields.to(device)
+
+    def mask_text(self, text: TextBatch) -> Tensor:
+        """Draws the masked tokens [B, L] bool."""
+        if self.config.text_masking == "token":
+            return masking.choose_tokens(text.value, self.config.text_ratio)
+        present = text.present(self.fields)
+        allowed = torch.ones_like(present) if self.config.mask_absent else present
+        twins = self._twins(text.tokens.device)
+        chosen = masking.choose_fields(allowed, self.config.text_ratio, twins)
+        return masking.tokens_of(chosen, text.field, text.value)
+
+    def mask_fields(self, ids: Tensor) -> Tensor:
+        """Draws the masked fields of the IDs [B, F] bool; never one that is unknown."""
+        known = ids != self.unknown_ids
+        return masking.choose_fields(known, self.config.tabular_ratio, self._twins(ids.device))
+
+    def mask(self, ids: Tensor, chosen: Tensor) -> Tensor:
+        """ids [B, F] with the chosen fields [B, F] masked."""
+        return torch.where(chosen, self.mask_ids, ids)
+
+    def mlm_logits(self, text: TextBatch, masked: Tensor, vector: Tensor) -> Tensor:
+        """Logits [M, V] of the M masked tokens [B, L], with the unmasked ID vector [B, R]."""
+        tokens = text.tokens.masked_fill(masked, self.mask_token)
+        states = self.encode_text(tokens, text.attention)
+        if self.config.mlm_positions == "all":
+            wide = vector[:, None].expand(-1, states.shape[1], -1)
+            return self.mlm_head(states, wide)[masked]
+        row, _ = masked.nonzero(as_tuple=True)
+        return self.mlm_head(states[masked], vector[row])
+
+    def attend(self, ids: Tensor, text: TextBatch, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Recovers masked ids from the words.
+
+        Args:
+            ids: masked ids [B, F].
+            text: the unmasked sentences.
+            states: their token states [B, L, H].
+
+        Returns:
+            One query into the output embedding for each field [B, F, D], and the attention
+            weights over the words [B, L].
+        """
+        vector = self.encode_ids(ids)
+        visible = torch.ones_like(text.attention) if self.config.attend_padding else text.attention
+        context, weights = self.attention(vector, states, visible)
+        query = self.to_fields(torch.cat([context, vector], -1))
+        return query.view(len(ids), self.fields, -1), weights
+
+    def contrast(self, states: Tensor, vector: Tensor) -> Tensor:
+        """ICL between `[CLS]` states of states [B, L, H] and ID vectors [B, R]."""
+        text, ids = self.text_projection(states[:, 0]), self.ids_projection(vector)
+        if self.config.contrast == "cosine":
+            text, ids = F.normalize(text, dim=-1), F.normalize(ids, dim=-1)
+        # Bounded as in CLIP: an unbounded scale can run away.
+        return losses.icl(text, ids, self.log_scale.exp().clamp(max=100.0))
+
+    def forward(self, ids: Tensor, text: TextBatch) -> dict[str, Tensor]:
+        """The pretraining losses of a batch, apart.
+
+        Args:
+            ids: feature ids [B, F].
+            text: the same rows as sentences.
+
+        Returns:
+            The enabled ones of "icl", "mtm" and "mlm", scalars. Masks are drawn anew.
+        """
+        config, result = self.config, {}
+        vector = self.encode_ids(ids) if config.icl or config.mlm else None
+        states = self.encode_text(text.tokens, text.attention) if config.icl or config.mtm else None
+        # All masks are drawn, in this order, whatever is switched off: ablations see the same ones.
+        chosen, masked_tokens = self.mask_fields(ids), self.mask_text(text)
+        if config.icl:
+            result["icl"] = self.contrast(states, vector)
+        if config.mtm:
+            if config.plm_passes == 3:
+                states = self.encode_text(text.tokens, text.attention)
+            query, _ = self.attend(self.mask(ids, chosen), text, states)
+            row, field = chosen.nonzero(as_tuple=True)
+            result["mtm"] = losses.MTM[config.mtm_loss](
+                query[row, field],
+                ids[row, field],
+                field,
+                self.features.weight,
+                self.feature_bias,
+                self.noise.to(ids.device),
+                config.negatives,
+            )
+        if config.mlm:
+            logits = self.mlm_logits(text, masked_tokens, vector)
+            result["mlm"] = losses.mlm(logits, text.tokens[masked_tokens])
+        return result
+
+    @torch.no_grad()
+    def recovery(self, ids: Tensor, text: TextBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        """How much of what is masked comes back: for each masked item its field, and a hit.
+
+        Returns:
+            "mtm": the masked fields [M] and whether the true feature scores highest within its
+            field; "mlm": the fields of the masked tokens and whether the true token does.
+        """
+        result = {}
+        chosen, masked_tokens = self.mask_fields(ids), self.mask_text(text)
+        if self.config.mtm:
+            states = self.encode_text(text.tokens, text.attention)
+            query, _ = self.attend(self.mask(ids, chosen), text, states)
+            row, field = chosen.nonzero(as_tuple=True)
+            scores = query[row, field] @ self.features.weight.T + self.feature_bias
+            hits = torch.zeros(len(row), dtype=torch.bool, device=ids.device)
+            for f in range(self.fields):
+                of = field == f
+                first = int(self.unknown_ids[f]) + 1
+                last = int(self.unknown_ids[f + 1]) - 1 if f + 1 < self.fields else None
+                hits[of] = scores[of, first:last].argmax(-1) + first == ids[row[of], f]
+            result["mtm"] = field, hits
+        if self.config.mlm:
+            logits = self.mlm_logits(text, masked_tokens, self.encode_ids(ids))
+            hit = logits.argmax(-1) == text.tokens[masked_tokens]
+            result["mlm"] = text.field[masked_tokens], hit
+        return result

@@ -1,0 +1,81 @@
+"""What every ID-based model shares: configuration, field embeddings, first-order term and DNN.
+
+A model file then holds only its interaction. The logit of each is that of the wide part of Wide &
+Deep (arXiv 1606.07792, section 3.1), plus what the interaction and the DNN say.
+"""
+
+from pydantic import ConfigDict, PositiveInt
+from pydantic import Field as Limits
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class CtrConfig:
+    """Sizes of an ID-based model; a backbone reads those that it has a use for.
+
+    Attributes:
+        backbone: "dcnv2", "dcnv2-full", "deepfm" or "autoint".
+        embedding: width d of a feature's vector.
+        hidden: widths of the DNN, ReLU after each.
+        dropout: after each hidden layer of the DNN.
+        cross_layers: cross layers of both DCNv2 forms.
+        low_rank: width of the projected space of an expert ("dcnv2").
+        experts: experts of a cross layer ("dcnv2").
+        attention_layers: interacting layers ("autoint").
+        attention_heads: heads of such a layer, a divisor of `embedding` ("autoint").
+    """
+
+    backbone: str = "dcnv2"
+    embedding: PositiveInt = 32
+    hidden: tuple[PositiveInt, ...] = Limits(default=(300, 300, 128), min_length=1)
+    dropout: float = Limits(default=0.0, ge=0, lt=1)
+    cross_layers: PositiveInt = 2
+    low_rank: PositiveInt = 32
+    experts: PositiveInt = 4
+    attention_layers: PositiveInt = 3
+    attention_heads: PositiveInt = 2
+
+
+class IdModel(nn.Module):
+    """Field embeddings, first-order term and parallel DNN; each backbone adds its `forward`.
+
+    `forward(ids [B, F]) -> (representation [B, R], logit [B])`.
+
+    Args:
+        config: sizes.
+        features: rows of the embedding table, reserved ids included.
+        fields: F, ids in a row.
+
+    Attributes:
+        embedding: the table [features, d].
+        representation_size: R.
+    """
+
+    representation_size: int
+
+    def __init__(self, config: CtrConfig, features: int, fields: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(features, config.embedding)
+        self.linear = nn.Embedding(features, 1)
+        self.bias = nn.Parameter(self.linear.weight.new_zeros(()))
+        self.dnn = dnn(fields * config.embedding, config.hidden, config.dropout)
+        # Small, so that products of rarely seen features start near nothing; and a feature that
+        # training never meets (a reserved id) keeps a first-order weight of exactly 0.
+        nn.init.normal_(self.embedding.weight, std=1e-2)
+        nn.init.zeros_(self.linear.weight)
+
+    def first_order(self, ids: Tensor) -> Tensor:
+        """Sum of the fields' weights and the bias: ids [B, F] -> [B]."""
+        return self.linear(ids).sum(dim=(1, 2)) + self.bias
+
+
+def dnn(inputs: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
+    """Linear, ReLU and dropout for each width: [B, inputs] -> [B, hidden[-1]]."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        inputs = width
+    return nn.Sequential(*layers)

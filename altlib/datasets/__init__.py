@@ -1,0 +1,41 @@
+"""Data sets by name: validated frames of words, with schema and provenance.
+
+These are the inputs of the experiments of arXiv 2310.19453, section 4.1, and a synthetic set with
+planted structure. A new data set is one module with a `Schema` and a `read`, and one line here.
+"""
+
+import difflib
+from typing import Any
+
+from altlib import fetch
+from altlib.datasets import ml_1m, ml_100k, synthetic
+from altlib.datasets.frame import Dataset
+
+__all__ = ["Dataset", "load"]
+
+READERS = {"ml-100k": ml_100k.read, "ml-1m": ml_1m.read}
+
+
+def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
+    """Reads a data set from its raw files, or makes the synthetic one.
+
+    Args:
+        name: "ml-100k", "ml-1m" or "synthetic".
+        options: parameters of "synthetic" (the attributes of `synthetic.Synthetic`).
+
+    Raises:
+        ValueError: an unknown name or option, or files that break a rule.
+        FileNotFoundError: the raw files are not to be had, or one of them is missing.
+    """
+    if name == "synthetic":
+        return synthetic.make(synthetic.from_options(options or {}))
+    if name not in READERS:
+        names = [*READERS, "synthetic"]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"There is no data set '{name}'; there are {', '.join(names)}.{hint}")
+    if options:
+        raise ValueError(
+            f"Data set '{name}' takes no options but got {sorted(options)}; leave them out."
+        )
+    return READERS[name](fetch.raw(name))

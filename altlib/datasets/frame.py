@@ -1,0 +1,97 @@
+"""The frame that every data set becomes, and the record of where it comes from.
+
+A row is one rating; its fields are words (section 3.1 of arXiv 2310.19453). Users and items are
+small tables, so their columns are made categorical once and spread over the ratings by codes.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from altlib.fetch import Raw
+from altlib.schema import UNKNOWN, Schema
+
+
+@dataclass
+class Dataset:
+    """A data set in words.
+
+    Attributes:
+        schema: its fields and label rule.
+        frame: a categorical column for each field, `rating` (float32) and `timestamp` (int64
+            seconds; 0 where the set has none). All ratings are in, those the rule drops too.
+        provenance: name, source, sha256, exact, counts, warnings and more; fit for JSON.
+    """
+
+    schema: Schema
+    frame: pd.DataFrame
+    provenance: dict[str, Any]
+
+
+def words(values: pd.Series) -> pd.Series:
+    """Text with white space collapsed and stripped; what is missing or empty is `UNKNOWN`."""
+    text = values.astype("str").fillna("").str.replace(r"\s+", " ", regex=True).str.strip()
+    return text.where(text != "", UNKNOWN)
+
+
+def join(
+    schema: Schema, ratings: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame
+) -> pd.DataFrame:
+    """Spreads the columns of users and items over the ratings.
+
+    Args:
+        schema: the fields; the first one of each side is the key of its table.
+        ratings: both keys, `rating` and `timestamp`; each key stands in its table.
+        users: a row a user, a column for each field of the user's side.
+        items: likewise for the items.
+    """
+    columns: dict[str, Any] = {}
+    for side, table in (("user", users), ("item", items)):
+        fields = [field.name for field in schema.fields if field.side == side]
+        rows = pd.Index(table[fields[0]]).get_indexer(ratings[fields[0]])
+        used = np.bincount(rows, minlength=len(table)) > 0
+        rows = (np.cumsum(used) - 1)[rows]
+        for name in fields:
+            values = pd.Categorical(words(table.loc[used, name]))
+            columns[name] = pd.Categorical.from_codes(values.codes[rows], dtype=values.dtype)
+    return pd.DataFrame(
+        {name: columns[name] for name in schema.field_names}
+        | {
+            "rating": ratings["rating"].to_numpy("float32"),
+            "timestamp": ratings["timestamp"].to_numpy("int64"),
+        }
+    )
+
+
+def record(raw: Raw, counts: dict[str, int], known: dict[str, int]) -> dict[str, Any]:
+    """The provenance of raw files; what speaks against the published set is also warned of.
+
+    Args:
+        raw: the files.
+        counts: what they hold.
+        known: what the published files hold.
+    """
+    doubts = [
+        f"{raw.name} has {counts[what]:,} {what}, but the published set has {number:,}."
+        for what, number in known.items()
+        if counts[what] != number
+    ]
+    if not raw.exact:
+        doubts.append(
+            f"{raw.name} is not the published copy (another checksum), so nothing vouches for its "
+            "ratings and timestamps: results may not compare with published ones."
+        )
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=2)
+    return {
+        "name": raw.name,
+        "source": raw.source,
+        "sha256": raw.sha256,
+        "exact": raw.exact,
+        "note": raw.note,
+        "counts": counts,
+        "warnings": doubts,
+    }

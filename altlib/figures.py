@@ -1,0 +1,194 @@
+"""Figures of the notebooks and the report; each takes data and returns a matplotlib figure."""
+
+import base64
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+from altlib.tabular import Prepared
+
+COLOURS = {"icl": "#0072b2", "mtm": "#d55e00", "mlm": "#009e73", "aligned": "#0072b2",
+           "unaligned": "#999999", "user": "#cc79a7", "item": "#56b4e9"}  # fmt: skip
+"""Colours that remain apart for the colour-blind (Okabe and Ito)."""
+
+matplotlib.rcParams.update(
+    {
+        "svg.hashsalt": "altlib",  # the same figure gives the same file
+        "figure.constrained_layout.use": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "font.size": 10,
+    }
+)
+
+
+def save(figure: Figure, folder: Path, name: str, alt: str) -> HTML:
+    """Writes figures/<name>.svg and .png, and returns the picture for a notebook.
+
+    Args:
+        figure: it is closed.
+        folder: the report's.
+        name: of the files.
+        alt: what the figure shows, in words, for those who do not see it.
+    """
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    svg, png = (folder / "figures" / f"{name}.{kind}" for kind in ("svg", "png"))
+    figure.savefig(svg, metadata={"Date": None})
+    figure.savefig(png, dpi=150)
+    plt.close(figure)
+    data = base64.b64encode(png.read_bytes()).decode()
+    return HTML(
+        f'<figure><img alt="{escape(alt)}" style="max-width:100%;background:white" '
+        f'src="data:image/png;base64,{data}"></figure>'
+    )
+
+
+def data_overview(data: Prepared) -> Figure:
+    """How often each field's features occur in training, by rank, and the rows of each rating."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    starts = data.vocabulary.starts
+    colours = sns.color_palette("colorblind", len(data.schema.fields))
+    for f, field in enumerate(data.schema.fields):
+        counts = np.sort(data.counts[starts[f] + 2 : starts[f + 1]])[::-1]
+        left.plot(np.arange(1, len(counts) + 1), counts, label=field.words, color=colours[f])
+    left.set(xscale="log", yscale="log", xlabel="rank of the feature", ylabel="training rows",
+             title="Few features have many rows")  # fmt: skip
+    left.legend(fontsize=8, frameon=False)
+    shares = data.provenance["cold test rows"]
+    labels = ["positive", "cold user", "cold item"]
+    test = data.of("test")
+    heights = [float(data.labels[test].mean()), shares["user"], shares["item"]]
+    bars = right.bar(labels, heights, color=[COLOURS["aligned"], COLOURS["user"], COLOURS["item"]])
+    right.bar_label(bars, [f"{h:.1%}" for h in heights])
+    right.set(ylim=(0, 1.08), ylabel="share of test rows", title="The test split")
+    return figure
+
+
+def sentence_lengths(lengths: np.ndarray, tokens: pd.Series, limit: int) -> Figure:
+    """Lengths of the sentences, and how many tokens the value of each field takes.
+
+    Args:
+        lengths: tokens of each sentence [N].
+        tokens: mean tokens of a value, by the field's words.
+        limit: longest sentence allowed.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4))
+    left.hist(lengths, bins=np.arange(lengths.min(), lengths.max() + 2) - 0.5, color="#56b4e9")
+    left.axvline(limit, color="black", linestyle="--")
+    left.annotate(f" limit {limit}", (limit, left.get_ylim()[1] * 0.9), ha="right")
+    left.set(xlabel="tokens of the sentence", ylabel="rows", title="Far below the limit"
+             if lengths.max() < limit else "Some sentences are cut")  # fmt: skip
+    right.barh(tokens.index[::-1], tokens.to_numpy()[::-1], color="#56b4e9")
+    right.set(xlabel="mean tokens of a value", title="What a masked field hides")
+    return figure
+
+
+def pretraining_curves(history: dict[str, Any]) -> Figure:
+    """Each loss over the rows seen: training as a line, validation as points."""
+    curve = pd.DataFrame(history["curve"])
+    names = [name for name in ("icl", "mtm", "mlm") if name in curve]
+    figure, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 3.2), squeeze=False)
+    seen = np.cumsum([epoch["rows"] for epoch in history["epochs"]])
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.plot(curve["rows"] / 1000, curve[name], color=COLOURS[name], label="training")
+        losses = [epoch["evaluation"]["loss"][name] for epoch in history["epochs"]]
+        axis.plot(seen / 1000, losses, "o", color="black", label="validation")
+        axis.set(title=name.upper(), xlabel="thousand rows seen", ylabel="loss")
+        axis.set_ylim(bottom=0)
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
+def recovery(table: pd.DataFrame) -> Figure:
+    """Share of masked IDs and words that come back, by field, beside the most frequent feature.
+
+    Args:
+        table: from `tables.recovery`.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
+    place = np.arange(len(table))[::-1]
+    left.barh(place, table["MTM accuracy"], color=COLOURS["mtm"], height=0.6)
+    left.plot(table["most frequent"], place, "k|", markersize=14, label="always the most frequent")
+    left.set_yticks(place, table["field"])
+    left.legend(frameon=False, loc="lower right", fontsize=8)
+    left.set(xlim=(0, 1), xlabel="recovered share", title="MTM: IDs recovered from words")
+    right.barh(place, table["MLM accuracy"], color=COLOURS["mlm"], height=0.6)
+    right.set(xlim=(0, 1), xlabel="recovered share", title="MLM: words recovered with IDs")
+    return figure
+
+
+def main_results(table: pd.DataFrame, metric: str = "AUC") -> Figure:
+    """A metric of each variant over its seeds; whiskers are one standard deviation.
+
+    Args:
+        table: from `tables.main_table`.
+        metric: "AUC" or "Logloss".
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 0.45 * len(table) + 1.2))
+    place = np.arange(len(table))[::-1]
+    for p, (_, line) in zip(place, table.iterrows(), strict=True):
+        colour = COLOURS["aligned" if line["variant"].startswith("ALT") else "unaligned"]
+        axis.errorbar(line[metric], p, xerr=np.nan_to_num(line[f"{metric} s.d."]), fmt="o",
+                      color=colour, capsize=3)  # fmt: skip
+        axis.annotate(f"{line[metric]:.4f}", (line[metric], p), xytext=(0, 7),
+                      textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
+    raw = table.loc[table["variant"].str.contains("raw"), metric]
+    if len(raw):
+        axis.axvline(raw.iloc[0], color="black", linewidth=0.8, linestyle=":")
+    seeds = [f"{v} (n = {n})" for v, n in zip(table["variant"], table["seeds"], strict=True)]
+    axis.set_yticks(place, seeds)
+    axis.set_ylim(-0.6, len(table) - 0.2)
+    axis.margins(x=0.15)
+    better = {"AUC": "higher is better", "Logloss": "lower is better"}[metric]
+    axis.set(xlabel=f"{metric} on the test split ({better})")
+    return figure
+
+
+def differences(table: pd.DataFrame) -> Figure:
+    """AUC of each variant less that of raw, with 95 % paired bootstrap intervals.
+
+    Args:
+        table: from `tables.main_table`.
+    """
+    lines = table[table["AUC − raw"].notna()]
+    figure, axis = plt.subplots(figsize=(6.4, 0.45 * len(lines) + 1.2))
+    place = np.arange(len(lines))[::-1]
+    middle = lines["AUC − raw"].to_numpy()
+    spread = np.stack([middle - lines["low"].to_numpy(), lines["high"].to_numpy() - middle])
+    colours = [
+        COLOURS["aligned" if variant.startswith("ALT") else "unaligned"]
+        for variant in lines["variant"]
+    ]
+    for p, m, s, colour in zip(place, middle, spread.T, colours, strict=True):
+        axis.errorbar(m, p, xerr=s[:, None], fmt="o", color=colour, capsize=3)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(place, lines["variant"])
+    axis.set_ylim(-0.6, len(lines) - 0.4)
+    axis.set(xlabel="AUC less that of the raw ID-based model")
+    return figure
+
+
+def finetuning_curves(found: list[dict[str, Any]]) -> Figure:
+    """Validation AUC after each epoch of the runs given, one line a run."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.2))
+    for result in found:
+        aucs = [epoch["evaluation"]["auc"] for epoch in result["history"]["epochs"]]
+        aligned = result["variant"].startswith("alt")
+        axis.plot(range(1, len(aucs) + 1), aucs, marker="o", markersize=3,
+                  color=COLOURS["aligned" if aligned else "unaligned"],
+                  linestyle="-" if aligned else "--",
+                  label=result["variant"] if result["seed"] == found[0]["seed"] else None)  # fmt: skip
+    axis.legend(frameon=False)
+    axis.set(xlabel="epoch", ylabel="validation AUC")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    return figure

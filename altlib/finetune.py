@@ -1,0 +1,79 @@
+"""Finetuning for CTR: `ALT_ctr`, `ALT_lang`, `ALT_both` (section 3.4 of arXiv 2310.19453).
+
+The same three modules are finetuned from aligned weights and, as controls, from unaligned ones.
+Each returns its logits by name; the first is the prediction, and all of them are trained.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from altlib.plm import Plm, encode
+from altlib.text import TextBatch
+
+
+class CtrModel(nn.Module):
+    """`ALT_ctr`: the ID-based model alone, with its own logit. The sentence is not needed."""
+
+    def __init__(self, ctr: nn.Module) -> None:
+        super().__init__()
+        self.ctr = ctr
+
+    def forward(self, ids: Tensor, text: TextBatch | None) -> dict[str, Tensor]:
+        """Logits {"ctr": [B]} of ids [B, F]."""
+        return {"ctr": self.ctr(ids)[1]}
+
+
+class LangModel(nn.Module):
+    """`ALT_lang`: the PLM alone, a linear layer on `[CLS]`. The IDs are not needed."""
+
+    def __init__(self, plm: Plm) -> None:
+        super().__init__()
+        self.encoder = plm.encoder
+        self.classifier = nn.Linear(plm.hidden_size, 1)
+
+    def forward(self, ids: Tensor, text: TextBatch) -> dict[str, Tensor]:
+        """Logits {"lang": [B]} of the sentences."""
+        states = encode(self.encoder, text.tokens, text.attention)
+        return {"lang": self.classifier(states[:, 0]).squeeze(-1)}
+
+
+class BothModel(nn.Module):
+    """`ALT_both`: the two logits mixed by one learnt weight.
+
+    Args:
+        ctr: ID-based model.
+        plm: pretrained language model.
+        alpha: "sigmoid" keeps the ID side's weight in (0, 1), starting in the middle; "free", as
+            published, starts at 0 without bounds, where the joint loss does not reach the ID side.
+    """
+
+    def __init__(
+        self, ctr: nn.Module, plm: Plm, alpha: Literal["sigmoid", "free"] = "sigmoid"
+    ) -> None:
+        super().__init__()
+        self.ctr = CtrModel(ctr)
+        self.lang = LangModel(plm)
+        self.alpha = nn.Parameter(torch.zeros(()))
+        self.bounded = alpha == "sigmoid"
+
+    def forward(self, ids: Tensor, text: TextBatch) -> dict[str, Tensor]:
+        """Logits "joint", "ctr" and "lang", each [B]."""
+        alpha = self.alpha.sigmoid() if self.bounded else self.alpha
+        ctr, lang = self.ctr(ids, None)["ctr"], self.lang(ids, text)["lang"]
+        return {"joint": alpha * ctr + (1 - alpha) * lang, "ctr": ctr, "lang": lang}
+
+
+def click_losses(logits: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """Binary cross entropy of every logit [B] against labels [B]; their sum is trained."""
+    return {
+        name: F.binary_cross_entropy_with_logits(logit.float(), labels.float())
+        for name, logit in logits.items()
+    }
+
+
+def prediction(logits: dict[str, Tensor]) -> Tensor:
+    """Click probabilities [B]: the first logit is the model's own."""
+    return next(iter(logits.values())).float().sigmoid()

@@ -1,0 +1,218 @@
+"""AUC, Logloss and RelaImpr. of CTR prediction, and whether two models' predictions differ.
+
+Fast DeLong is Sun and Xu 2014 (doi 10.1109/LSP.2014.2337313); RelaImpr. is the relative measure
+over a random guess (AUC 0.5). A comparison is paired: both models scored the same rows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm, rankdata
+from sklearn.metrics import log_loss, roc_auc_score
+
+Floats = NDArray[np.float64]
+Resample = Callable[[NDArray[np.int64]], float]  # how often each row was drawn [N] -> metric
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first model's metric less the second's, its 95 % interval, and a two-sided p-value."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def auc(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Area under the ROC curve, a tie counting half.
+
+    Args:
+        labels: 0 or 1 [N].
+        probabilities: any scores that rise with the chance of a click [N].
+
+    Raises:
+        ValueError: lengths differ, a value is not finite, or only one class is there.
+    """
+    return float(roc_auc_score(*_checked(labels, probabilities)))
+
+
+def logloss(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Mean binary cross entropy in nats.
+
+    Args:
+        labels: 0 or 1 [N].
+        probabilities: of a click, within 0 to 1 [N].
+
+    Raises:
+        ValueError: as `auc`, or a probability lies outside 0 to 1.
+    """
+    checked, predicted = _checked(labels, probabilities)
+    _check_probabilities(predicted)
+    return float(log_loss(checked, predicted))
+
+
+def rela_impr(a: float, b: float) -> float:
+    """Relative improvement of AUC `a` over AUC `b`: (a - 0.5) / (b - 0.5) - 1."""
+    if b == 0.5:
+        raise ValueError("RelaImpr. over an AUC of exactly 0.5, a random guess, has no value.")
+    return (a - 0.5) / (b - 0.5) - 1
+
+
+def delong(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Comparison:
+    """DeLong's paired test of two AUCs, in O(N log N).
+
+    Args:
+        labels: 0 or 1 [N]; at least two of each.
+        first: scores of the first model [N].
+        second: scores of the second [N].
+
+    Raises:
+        ValueError: as `auc`, or a class has a single row.
+    """
+    checked, *scores = _checked(labels, first, second)
+    positive = checked == 1
+    if min(positive.sum(), (~positive).sum()) < 2:
+        raise ValueError("DeLong's variance needs at least two rows of each class.")
+    # A positive's component is the share of negatives that it beats, a negative's the share of
+    # positives that beat it; the difference's variance is that of the components' differences.
+    of_positives, of_negatives = (
+        a - b for a, b in zip(*(_components(positive, score) for score in scores), strict=True)
+    )
+    difference = float(of_positives.mean())
+    variance = of_positives.var(ddof=1) / of_positives.size
+    variance += of_negatives.var(ddof=1) / of_negatives.size
+    deviation = float(np.sqrt(variance))
+    margin = float(norm.ppf(0.975)) * deviation
+    if deviation == 0:  # identical rankings, or separations without a single exception
+        p_value = float(difference == 0)
+    else:
+        p_value = float(2 * norm.sf(abs(difference) / deviation))
+    return Comparison(difference, difference - margin, difference + margin, p_value)
+
+
+def paired_bootstrap(
+    labels: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    metric: str = "auc",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Percentile bootstrap over rows; each resample scores both models on the same rows.
+
+    Scores are sorted once and a resample is counts of rows, so each costs O(N).
+
+    Args:
+        labels: 0 or 1 [N].
+        first: predictions of the first model [N].
+        second: predictions of the second [N].
+        metric: "auc" (higher is better) or "logloss" (lower is better).
+        resamples: how many; the p-value cannot be below 2 / (resamples + 1).
+        seed: of the draw.
+
+    Raises:
+        ValueError: as `auc` or `logloss`, or the metric is unknown.
+    """
+    if metric not in _RESAMPLED:
+        near = get_close_matches(metric, _RESAMPLED, n=1, cutoff=0.0)[0]
+        raise ValueError(f"There is no bootstrap of '{metric}'; did you mean '{near}'?")
+    if resamples < 1:
+        raise ValueError(f"A bootstrap needs at least one resample; got {resamples}.")
+    checked, *scores = _checked(labels, first, second)
+    one, two = (_RESAMPLED[metric](checked, score) for score in scores)
+    once = np.ones(checked.size, dtype=np.int64)
+    drawn = np.array([one(times) - two(times) for times in _draws(checked, resamples, seed)])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    tail = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
+    p_value = min(1.0, 2 * float(tail) / (resamples + 1))
+    return Comparison(one(once) - two(once), float(low), float(high), p_value)
+
+
+def mean_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation over seeds; the latter is nan for a single value."""
+    if not len(values):
+        raise ValueError("There is no mean of no values.")
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+
+
+def _components(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+    """Each positive's share of negatives below it, each negative's share of positives above it."""
+    rank = rankdata(score)
+    positives, negatives = positive.sum(), (~positive).sum()
+    below = (rank[positive] - rankdata(score[positive])) / negatives
+    above = 1 - (rank[~positive] - rankdata(score[~positive])) / positives
+    return below, above
+
+
+def _resampled_auc(labels: Floats, score: Floats) -> Resample:
+    order = np.argsort(score, kind="stable")
+    ordered, positive = score[order], labels[order] == 1
+    negative_rows, positive_rows = order[~positive], order[positive]
+    # For each positive: how many negatives stand below it, and below or tied.
+    below = np.searchsorted(ordered[~positive], ordered[positive], side="left")
+    within = np.searchsorted(ordered[~positive], ordered[positive], side="right")
+
+    def value(times: NDArray[np.int64]) -> float:
+        negatives = np.concatenate(([0], times[negative_rows].cumsum()))
+        positives = times[positive_rows]
+        beaten = positives @ (negatives[below] + negatives[within]) / 2
+        return float(beaten / (positives.sum() * negatives[-1]))
+
+    return value
+
+
+def _resampled_logloss(labels: Floats, probabilities: Floats) -> Resample:
+    _check_probabilities(probabilities)
+    edge = np.finfo(np.float64).eps  # as scikit-learn clips
+    clipped = np.clip(probabilities, edge, 1 - edge)
+    losses = -np.log(np.where(labels == 1, clipped, 1 - clipped))
+    return lambda times: float(np.average(losses, weights=times))
+
+
+_RESAMPLED = {"auc": _resampled_auc, "logloss": _resampled_logloss}
+
+
+def _draws(labels: Floats, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """How often each row was drawn [N], for each resample; one without both classes is redrawn."""
+    generator = np.random.default_rng(seed)
+    rows, kept = labels.size, 0
+    positive = labels == 1
+    while kept < resamples:
+        times = np.bincount(generator.integers(rows, size=rows), minlength=rows)
+        if 0 < times[positive].sum() < rows:
+            kept += 1
+            yield times
+
+
+def _checked(labels: ArrayLike, *scores: ArrayLike) -> list[Floats]:
+    """Labels and scores as vectors of float64, after the checks that `auc` documents."""
+    arrays = [np.asarray(values, dtype=np.float64) for values in (labels, *scores)]
+    shapes = [array.shape for array in arrays]
+    if len(set(shapes)) > 1 or arrays[0].ndim != 1:
+        raise ValueError(f"Labels and predictions must be vectors of one length; got {shapes}.")
+    for what, array in zip(("labels", *("predictions",) * len(scores)), arrays, strict=True):
+        wrong = np.flatnonzero(~np.isfinite(array))
+        if wrong.size:
+            raise ValueError(
+                f"{wrong.size} of the {what} are not finite numbers; the first is "
+                f"{array[wrong[0]]} in row {wrong[0]}."
+            )
+    found = np.unique(arrays[0])
+    if not np.isin(found, (0, 1)).all():
+        raise ValueError(f"Labels must be 0 or 1; found {found[~np.isin(found, (0, 1))][:5]}.")
+    if found.size != 2:
+        raise ValueError(f"Labels must hold both 0 and 1; found only {found}.")
+    return arrays
+
+
+def _check_probabilities(probabilities: Floats) -> None:
+    wrong = np.flatnonzero((probabilities < 0) | (probabilities > 1))
+    if wrong.size:
+        raise ValueError(
+            f"Logloss needs probabilities within 0 to 1; row {wrong[0]} holds "
+            f"{probabilities[wrong[0]]}. Did you pass logits?"
+        )

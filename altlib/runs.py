@@ -1,0 +1,669 @@
+"""Configurations, and the steps that are found or made: prepare, pretrain, finetune.
+
+An artefact's key is a hash of the configuration that it depends on and of its data, so a notebook
+and the batch run find each other's work, and a change of a plot trains nothing. A step writes to a
+temporary folder and renames it: an artefact is whole or absent.
+"""
+
+import argparse
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from safetensors.torch import load_file, load_model, save_model
+from torch import nn
+
+from altlib import ctr, datasets, fetch, metrics, plm
+from altlib.alignment import Alignment, AlignmentConfig
+from altlib.ctr import CtrConfig
+from altlib.finetune import BothModel, CtrModel, LangModel, click_losses
+from altlib.tabular import Prepared
+from altlib.tabular import prepare as prepare_rows
+from altlib.text import SentenceTokens, TextConfig, TokenTable
+from altlib.training import (
+    Batches,
+    TrainingConfig,
+    accelerator,
+    evaluate_alignment,
+    fit,
+    predict,
+    seed_step,
+)
+
+PROJECT = Path(__file__).resolve().parent.parent
+STRICT = ConfigDict(extra="forbid")
+CHECKPOINT_SECONDS = float(os.environ.get("ALTLIB_CHECKPOINT_SECONDS", "60"))
+
+
+def home() -> Path:
+    """The folder that holds artifacts/ and reports/: `ALTLIB_HOME`, or the project itself."""
+    return Path(os.environ.get("ALTLIB_HOME") or PROJECT)
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataConfig:
+    """A data set and how its rows are used.
+
+    Attributes:
+        dataset: its name.
+        options: of the data set, as the size of a synthetic one.
+        split: by "time" or at "random".
+        seed: of the random split and of a sample of rows.
+        min_count: a value seen fewer times in the training split counts as unknown.
+        rows: use a random sample of this many rows.
+    """
+
+    dataset: str
+    options: dict[str, Any] | None = None
+    split: Literal["time", "random"] = "time"
+    seed: int = 0
+    min_count: int = 2
+    rows: int | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class PlmConfig:
+    """A pretrained language model and its dropout in training."""
+
+    name: str
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, config=STRICT)
+class Pretraining:
+    """Everything that an aligned checkpoint depends on."""
+
+    data: DataConfig
+    text: TextConfig
+    plm: PlmConfig
+    ctr: CtrConfig
+    alignment: AlignmentConfig
+    training: TrainingConfig
+
+
+@dataclass(frozen=True, config=STRICT)
+class Finetuning:
+    """Everything that a finetuned model depends on; what its variant does not read is None."""
+
+    variant: str
+    data: DataConfig
+    training: TrainingConfig
+    ctr: CtrConfig | None = None
+    text: TextConfig | None = None
+    plm: PlmConfig | None = None
+    alpha: Literal["sigmoid", "free"] | None = None
+    pretraining: Pretraining | None = None
+
+
+VARIANTS: dict[str, tuple[str, bool]] = {
+    "raw": ("ctr", False),
+    "alt_ctr": ("ctr", True),
+    "plain_lang": ("lang", False),
+    "alt_lang": ("lang", True),
+    "plain_both": ("both", False),
+    "alt_both": ("both", True),
+}
+"""The finetuning of each variant, and whether it starts from aligned weights."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class FinetuningBudgets:
+    """The training of each finetuning, the same for aligned and unaligned weights."""
+
+    ctr: TrainingConfig
+    lang: TrainingConfig
+    both: TrainingConfig
+
+
+@dataclass(frozen=True, config=STRICT)
+class Profile:
+    """Numbers and names of a whole reproduction, read from config/<name>.yaml.
+
+    Attributes:
+        name: of the folder under reports/.
+        seeds: for each variant the seeds it is finetuned with.
+        preset: "corrected", or "published" for the published code's choices.
+        alpha: mixture of `ALT_both`.
+    """
+
+    name: str
+    data: DataConfig
+    plm: PlmConfig
+    pretraining: TrainingConfig
+    finetuning: FinetuningBudgets
+    seeds: dict[str, list[int]]
+    text: TextConfig = TextConfig()
+    ctr: CtrConfig = CtrConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    alpha: Literal["sigmoid", "free"] = "sigmoid"
+    preset: Literal["corrected", "published"] = "corrected"
+
+    def __post_init__(self) -> None:
+        for variant in self.seeds:
+            if variant not in VARIANTS:
+                raise ValueError(f"seeds names the variant '{variant}'; {nearest(variant, VARIANTS)}")
+
+    def aligned(self) -> Pretraining:
+        """The pretraining that all aligned variants start from."""
+        return Pretraining(
+            self.data, self.text, self.plm, self.ctr, self.alignment, self.pretraining
+        )
+
+    def run(self, variant: str, seed: int) -> Finetuning:
+        """One finetuning of a variant.
+
+        Raises:
+            ValueError: there is no such variant.
+        """
+        if variant not in VARIANTS:
+            raise ValueError(f"There is no variant '{variant}'; {nearest(variant, VARIANTS)}")
+        kind, aligned = VARIANTS[variant]
+        reads_ids, reads_text = kind in ("ctr", "both"), kind in ("lang", "both")
+        return Finetuning(
+            variant=variant,
+            data=self.data,
+            training=replace(getattr(self.finetuning, kind), seed=seed),
+            ctr=self.ctr if reads_ids else None,
+            text=self.text if reads_text else None,
+            plm=self.plm if reads_text else None,
+            alpha=self.alpha if kind == "both" else None,
+            pretraining=self.aligned() if aligned else None,
+        )
+
+    def runs(self) -> list[Finetuning]:
+        """Every finetuning of the profile."""
+        return [self.run(variant, seed) for variant in self.seeds for seed in self.seeds[variant]]
+
+
+PUBLISHED: dict[str, Any] = {
+    "text": {"pad": "maximum", "tokens": "sentence"},
+    "alignment": {
+        "mask_id": "zero",
+        "mask_absent": True,
+        "attention_scaled": False,
+        "attend_padding": True,
+        "contrast": "dot",
+        "temperature": 0.7,
+        "noise": "all",
+        "mlm_head": "new",
+        "mlm_positions": "all",
+        "plm_passes": 3,
+    },
+    "finetuning": {kind: {"select_on": "test"} for kind in ("ctr", "lang", "both")},
+    "alpha": "free",
+}
+"""What the preset "published" puts in place of the defaults; a profile's own lines go first."""
+
+
+def nearest(name: str, known: Any) -> str:
+    """The end of a sentence about an unknown name: what was probably meant, or what there is."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}."
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the entries of `over` put in place, level by level."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:
+    """Reads a profile.
+
+    Args:
+        name: of a file in config/, without its ending, or the path of a YAML file.
+        changes: entries to put in place of the file's, nested as in the file.
+
+    Raises:
+        ValueError: there is no such profile, or an entry is unknown or of the wrong type.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROJECT / "config" / f"{name}.yaml"
+    if not path.is_file():
+        known = [p.stem for p in (PROJECT / "config").glob("*.yaml")]
+        raise ValueError(f"There is no profile '{name}'; {nearest(name, known)}")
+    content = merged(yaml.safe_load(path.read_text(encoding="utf-8")), changes or {})
+    if content.get("preset") == "published":
+        content = merged(PUBLISHED, content)
+    try:
+        return TypeAdapter(Profile).validate_python({"name": path.stem, **content})
+    except ValidationError as error:
+        raise ValueError(explain(error, path.name)) from None
+
+
+def explain(error: ValidationError, file: str) -> str:
+    """A configuration's first fault as a sentence."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "unexpected_keyword_argument":
+        known: Any = Profile
+        for part in first["loc"][:-1]:
+            known = known.__dataclass_fields__[part].type
+        fields = getattr(known, "__dataclass_fields__", {})
+        return f"{file}: there is no entry '{place}'; {nearest(str(first['loc'][-1]), fields)}"
+    return f"{file}: '{place}' is {first['input']!r}: {first['msg']}."
+
+
+def key(*parts: Any) -> str:
+    """A short hash of configurations (dataclasses or JSON values)."""
+    plain = [asdict(p) if hasattr(p, "__dataclass_fields__") else p for p in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def raw_checksums(dataset: str) -> dict[str, str]:
+    """SHA-256 of a data set's raw files; none if it is generated."""
+    return {} if dataset == "synthetic" else fetch.raw(dataset).sha256
+
+
+@cache
+def weights_checksum(name: str) -> str:
+    """SHA-256 of a PLM's weights, by which a key tells apart two folders of one name."""
+    folder = fetch.weights(name.partition(":")[0])
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
+
+
+def data_key(config: DataConfig) -> str:
+    return key(config, raw_checksums(config.dataset))
+
+
+def pretraining_key(config: Pretraining) -> str:
+    return key(config, raw_checksums(config.data.dataset), weights_checksum(config.plm.name))
+
+
+def finetuning_key(config: Finetuning) -> str:
+    weights = weights_checksum(config.plm.name) if config.plm else None
+    start = pretraining_key(config.pretraining) if config.pretraining else None
+    return key(config, raw_checksums(config.data.dataset), weights, start)
+
+
+def found_or_made(folder: Path, write: Callable[[Path], None], everyone: bool = False) -> Path:
+    """Returns `folder`, which `write` fills first if it is not there.
+
+    Args:
+        folder: the artefact.
+        write: fills the temporary folder that it is given; it is renamed when all is written.
+        everyone: whether all processes take part in `write`; otherwise the main one does.
+    """
+    state = PartialState()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    with lock if state.is_main_process else nullcontext():
+        absent = [not folder.exists()]
+        broadcast_object_list(absent)
+        if absent[0]:
+            temporary = folder.with_name(f".{folder.name}.unfinished")
+            if state.is_main_process:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir()
+            state.wait_for_everyone()
+            if everyone or state.is_main_process:
+                write(temporary)
+            state.wait_for_everyone()
+            if state.is_main_process:
+                temporary.rename(folder)
+        state.wait_for_everyone()
+    return folder
+
+
+def prepare(config: DataConfig) -> Prepared:
+    """The data set as ids, labels and splits."""
+
+    def write(folder: Path) -> None:
+        data = datasets.load(config.dataset, config.options)
+        prepare_rows(
+            data.frame,
+            data.schema,
+            split=config.split,
+            seed=config.seed,
+            min_count=config.min_count,
+            rows=config.rows,
+            provenance={**data.provenance, "versions": versions()},
+        ).save(folder)
+
+    return Prepared.load(found_or_made(home() / "artifacts" / "data" / data_key(config), write))
+
+
+def sentences(
+    data: DataConfig, text: TextConfig, plm_config: PlmConfig
+) -> TokenTable | SentenceTokens:
+    """What makes sentences of the rows of a data set for a PLM."""
+    prepared = prepare(data)
+    if text.tokens == "sentence":
+        tokenizer = plm.load(plm_config.name).tokenizer
+        values = [value for field in prepared.values for value in field]
+        return SentenceTokens(text, values, prepared.schema, tokenizer)
+
+    def write(folder: Path) -> None:
+        tokenizer = plm.load(plm_config.name).tokenizer
+        TokenTable.build(prepared.values, prepared.schema, tokenizer, text).save(folder)
+
+    name = key(data_key(data), text.template, text.leave_out, plm_config.name.partition(":")[0])
+    folder = home() / "artifacts" / "text" / key(name, weights_checksum(plm_config.name))
+    return TokenTable.load(found_or_made(folder, write), text)
+
+
+def build_alignment(config: Pretraining) -> Alignment:
+    """The untrained model of a pretraining: the PLM's weights, the rest drawn from the seed."""
+    data = prepare(config.data)
+    seed_step(config.training.seed)
+    id_model = ctr.build(config.ctr, data.features, len(data.schema.fields))
+    return Alignment(id_model, plm.load(config.plm.name, config.plm.dropout), data, config.alignment)
+
+
+def pretrain(config: Pretraining) -> Path:
+    """Aligns the two models.
+
+    Returns:
+        A folder with model.safetensors, the weights of `Alignment`, and history.json, which holds
+        losses, recovery, time and provenance.
+    """
+    name = pretraining_key(config)
+    root = home() / "artifacts"
+
+    def write(folder: Path) -> None:
+        run = accelerator(config.training)
+        data, text = prepare(config.data), sentences(config.data, config.text, config.plm)
+        model = build_alignment(config)
+        training = Batches(data, data.of("train"), config.training.batch, text)
+        sample = np.random.default_rng(0).permutation(data.of("validation"))[:4096]
+        watched = Batches(data, np.sort(sample), config.training.batch, text)
+        started = time.monotonic()
+        checkpoints = root / "checkpoints" / name
+        history = fit(
+            model,
+            lambda model, batch: model(batch[0], batch[1]),
+            training,
+            lambda model: evaluate_alignment(model, watched, run, seed=0),
+            config.training,
+            run,
+            checkpoints,
+            f"pretraining {config.ctr.backbone} + {config.plm.name}",
+            CHECKPOINT_SECONDS,
+        )
+        if run.is_main_process:
+            save_model(run.unwrap_model(model), str(folder / "model.safetensors"))
+            write_json(
+                folder / "history.json",
+                {
+                    **history,
+                    "seconds": time.monotonic() - started,
+                    "rows_per_second": speed(history),
+                    "config": asdict(config),
+                    "provenance": provenance(),
+                },
+            )
+            shutil.rmtree(checkpoints)
+
+    folder = found_or_made(root / "pretraining" / name, write, everyone=True)
+    warn_of_other_code(folder / "history.json")
+    return folder
+
+
+def load_alignment(config: Pretraining) -> Alignment:
+    """The aligned model, found or made."""
+    model = build_alignment(config)
+    load_model(model, str(pretrain(config) / "model.safetensors"))
+    return model
+
+
+def build_finetuning(config: Finetuning) -> nn.Module:
+    """A variant's model at the start of its finetuning, from aligned or unaligned weights."""
+    data = prepare(config.data)
+    # One seed draws the same unaligned weights and heads for a variant and its control.
+    seed_step(config.training.seed)
+    ctr_model = (
+        ctr.build(config.ctr, data.features, len(data.schema.fields)) if config.ctr else None
+    )
+    language = plm.load(config.plm.name, config.plm.dropout) if config.plm else None
+    if ctr_model is not None and language is not None:
+        model: nn.Module = BothModel(ctr_model, language, config.alpha or "sigmoid")
+    elif ctr_model is not None:
+        model = CtrModel(ctr_model)
+    elif language is not None:
+        model = LangModel(language)
+    else:
+        raise ValueError(f"The run '{config.variant}' has neither an ID-based model nor a PLM.")
+    if config.pretraining is not None:
+        aligned = load_file(pretrain(config.pretraining) / "model.safetensors")
+        for part, module in (("ctr.", ctr_model), ("encoder.", language and language.encoder)):
+            if module is not None:
+                weights = {n[len(part) :]: w for n, w in aligned.items() if n.startswith(part)}
+                module.load_state_dict(weights)
+    return model
+
+
+def finetune(config: Finetuning) -> dict[str, Any]:
+    """Trains a variant for CTR and reads the test split, once.
+
+    Returns:
+        The content of results.json: metrics, test predictions, history, time and provenance.
+    """
+    name = finetuning_key(config)
+    root = home() / "artifacts"
+
+    def write(folder: Path) -> None:
+        run = accelerator(config.training)
+        data = prepare(config.data)
+        text = (
+            sentences(config.data, config.text, config.plm) if config.text and config.plm else None
+        )
+        model = build_finetuning(config)
+        training = Batches(data, data.of("train"), config.training.batch, text)
+        watched = Batches(data, data.of(config.training.select_on), 1024, text)
+        test = Batches(data, data.of("test"), 1024, text)
+        started = time.monotonic()
+        checkpoints = root / "checkpoints" / name
+        history = fit(
+            model,
+            lambda model, batch: click_losses(model(batch[0], batch[1]), batch[2]),
+            training,
+            lambda model: scores(data, watched, predict(model, watched, run)),
+            config.training,
+            run,
+            checkpoints,
+            f"finetuning {config.variant}, seed {config.training.seed}",
+            CHECKPOINT_SECONDS,
+        )
+        seconds = time.monotonic() - started
+        probabilities = predict(model, test, run)
+        best = max(history["epochs"], key=lambda epoch: epoch["evaluation"]["auc"])
+        if run.is_main_process:
+            save_model(run.unwrap_model(model), str(folder / "model.safetensors"))
+            write_json(
+                folder / "results.json",
+                {
+                    "dataset": config.data.dataset,
+                    "variant": config.variant,
+                    "backbone": config.ctr.backbone if config.ctr else None,
+                    "plm": config.plm.name
+                    if config.plm
+                    else config.pretraining and config.pretraining.plm.name,
+                    "seed": config.training.seed,
+                    **scores(data, test, probabilities),
+                    "watched": best["evaluation"],
+                    "epochs": len(history["epochs"]),
+                    "train_rows": len(training.rows),
+                    "seconds": seconds,
+                    "rows_per_second": speed(history),
+                    "history": history,
+                    "config": asdict(config),
+                    "data": data.provenance,
+                    "provenance": provenance(),
+                    "test": {
+                        "rows": test.rows.tolist(),
+                        "labels": data.labels[test.rows].tolist(),
+                        "probabilities": [round(float(p), 7) for p in probabilities],
+                    },
+                },
+            )
+            shutil.rmtree(checkpoints)
+
+    folder = found_or_made(root / "finetuning" / name, write, everyone=True)
+    warn_of_other_code(folder / "results.json")
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def scores(data: Prepared, batches: Batches, probabilities: np.ndarray) -> dict[str, float]:
+    """AUC and Logloss of predictions for `batches.rows`."""
+    labels = data.labels[batches.rows]
+    return {
+        "auc": metrics.auc(labels, probabilities),
+        "logloss": metrics.logloss(labels, probabilities),
+    }
+
+
+def speed(history: dict[str, Any]) -> float:
+    """Training rows a second, evaluation not counted."""
+    epochs = history["epochs"]
+    return sum(e["rows"] for e in epochs) / sum(e["seconds"] for e in epochs)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+PACKAGES = ("torch", "transformers", "accelerate", "pandas", "scikit-learn", "numpy")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result may depend on."""
+    found = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+@cache
+def machine() -> str:
+    """Processor, cores, memory and GPU in words."""
+    model = platform.processor() or platform.machine()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        lines = cpu_info.read_text().splitlines()
+        model = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), model)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    words = f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB"
+    if torch.cuda.is_available():
+        words += f", {torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
+    return words
+
+
+@cache
+def code_checksum() -> str:
+    """SHA-256 of the modules whose code a result depends on."""
+    later = {"tables.py", "figures.py", "report.py", "execute.py", "__init__.py"}
+    package = Path(__file__).parent
+    sources = sorted(
+        path for path in package.rglob("*.py") if path.parent != package or path.name not in later
+    )
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+def git(*words: str) -> str:
+    """Output of a git command on the project; empty where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
+
+
+def provenance() -> dict[str, Any]:
+    """Where, when and with what code a result was made."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "processes": PartialState().num_processes,
+        "versions": versions(),
+        "commit": git("rev-parse", "HEAD"),
+        "changed since": bool(git("status", "--porcelain", "--", "altlib", "config")),
+        "code": code_checksum(),
+    }
+
+
+def report_folder(profile: Profile) -> Path:
+    """Where the profile's tables, figures and results go."""
+    return home() / "reports" / profile.name
+
+
+def stamp(notebook: str, profile: Profile, artefacts: Mapping[str, str]) -> dict[str, Any]:
+    """Ends a notebook: writes down what it stands on, and returns it with today's provenance.
+
+    The file depends on nothing but configuration and artefacts. A notebook that ran again to the
+    same end leaves it as it was, so that nothing behind it has to run.
+
+    Args:
+        notebook: its name, as "03_pretraining".
+        profile: the profile that it ran with.
+        artefacts: keys of what it found or made, by name.
+    """
+    folder = home() / "artifacts" / "stamps" / profile.name
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"notebook": notebook, "profile": key(profile), "artefacts": dict(artefacts)}
+    temporary = folder / f".{notebook}.unfinished"
+    write_json(temporary, content)
+    temporary.replace(folder / f"{notebook}.json")
+    return {**content, **provenance()}
+
+
+def warn_of_other_code(file: Path) -> None:
+    """Warns if an artefact was made by code other than today's; it is used all the same."""
+    made = json.loads(file.read_text(encoding="utf-8"))["provenance"]["code"]
+    if made != code_checksum():
+        place = file.parent.relative_to(home())
+        warnings.warn(
+            f"{place} was made by other code than altlib holds now. Remove it to make it anew.",
+            stacklevel=3,
+        )
+
+
+def main() -> None:
+    """`python -m altlib.runs PROFILE [VARIANT --seed S]`: pretrains, or finetunes one variant.
+
+    Under torchrun or `accelerate launch` the training is shared by their processes.
+    """
+    parser = argparse.ArgumentParser(prog="python -m altlib.runs", description=main.__doc__)
+    parser.add_argument("profile", help="a name from config/ or a YAML file")
+    parser.add_argument("variant", nargs="?", help=f"one of {', '.join(VARIANTS)}")
+    parser.add_argument("--seed", type=int, default=0)
+    words = parser.parse_args()
+    try:
+        profile = load_profile(words.profile)
+        if words.variant is None:
+            print(pretrain(profile.aligned()))
+        else:
+            result = finetune(profile.run(words.variant, words.seed))
+            print({name: result[name] for name in ("auc", "logloss", "seconds")})
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"altlib: {error}")
+
+
+if __name__ == "__main__":
+    main()

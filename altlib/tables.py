@@ -1,0 +1,295 @@
+"""Tables of data and results, read from artefacts and results.json only."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from altlib import metrics
+from altlib.ctr import NAMES
+from altlib.runs import VARIANTS, Profile, finetuning_key, home, pretraining_key
+from altlib.tabular import SPLITS, Prepared
+
+LABELS = {
+    "raw": "ID-based model (raw)",
+    "alt_ctr": "ALT_ctr",
+    "plain_lang": "PLM (unaligned)",
+    "alt_lang": "ALT_lang",
+    "plain_both": "joint (unaligned)",
+    "alt_both": "ALT_both",
+}
+"""How tables and figures call a variant."""
+
+
+def data_statistics(data: Prepared) -> pd.DataFrame:
+    """For each field: its words, side, distinct values, features, and unknown test rows."""
+    test = data.ids(data.of("test"))
+    return pd.DataFrame(
+        {
+            "field": [field.words for field in data.schema.fields],
+            "side": [field.side for field in data.schema.fields],
+            "twin group": [field.twin or "–" for field in data.schema.fields],
+            "values": [len(values) for values in data.values],
+            "known features": [len(values) for values in data.vocabulary.values],
+            "example": [values[0] for values in data.values],
+            "unknown in test": (test == data.vocabulary.unknown_ids).mean(0),
+        }
+    )
+
+
+def split_statistics(data: Prepared) -> pd.DataFrame:
+    """For each split: rows, share of positives, and share of rows with a cold user or item."""
+    rows = {name: data.of(name) for name in SPLITS}
+    return pd.DataFrame(
+        {
+            "split": list(SPLITS),
+            "rows": [len(of) for of in rows.values()],
+            "positive": [float(data.labels[of].mean()) for of in rows.values()],
+            "cold users": [float(data.cold(of, "user").mean()) for of in rows.values()],
+            "cold items": [float(data.cold(of, "item").mean()) for of in rows.values()],
+        }
+    )
+
+
+def recovery(data: Prepared, evaluation: Mapping[str, Any]) -> pd.DataFrame:
+    """Recovery of masked IDs (MTM) and words (MLM) of each field.
+
+    Beside the accuracy of MTM stands that of always naming the field's most frequent feature.
+
+    Args:
+        data: the prepared data set.
+        evaluation: an epoch's "evaluation" from history.json.
+    """
+    starts = data.vocabulary.starts
+    found = evaluation["recovery"]
+    lines = []
+    for f, field in enumerate(data.schema.fields):
+        counts = data.counts[starts[f] : starts[f + 1]]
+        ids, words = (found.get(kind, {}).get(field.name) for kind in ("mtm", "mlm"))
+        lines.append(
+            {
+                "field": field.words,
+                "features": len(data.vocabulary.values[f]),
+                "most frequent": float(counts.max() / max(1, counts.sum())),
+                "MTM accuracy": ids[1] if ids else np.nan,
+                "masked IDs": ids[0] if ids else 0,
+                "MLM accuracy": words[1] if words else np.nan,
+                "masked words": words[0] if words else 0,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def history(profile: Profile) -> dict[str, Any]:
+    """history.json of the profile's pretraining."""
+    folder = home() / "artifacts" / "pretraining" / pretraining_key(profile.aligned())
+    return json.loads((folder / "history.json").read_text(encoding="utf-8"))
+
+
+def results(profile: Profile) -> tuple[list[dict[str, Any]], list[str]]:
+    """The results.json of all the profile's runs, with RelaImpr. over raw; and what is missing.
+
+    RelaImpr. is (AUC - 0.5) / (AUC of raw - 0.5) - 1, against raw with the same seed, or with its
+    first seed where raw has no such one.
+    """
+    found, missing = [], []
+    for config in profile.runs():
+        path = home() / "artifacts" / "finetuning" / finetuning_key(config) / "results.json"
+        if path.exists():
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if config.pretraining is not None:
+                result["pretraining_seconds"] = history(profile)["seconds"]
+            found.append(result)
+        else:
+            missing.append(f"{config.variant}, seed {config.training.seed}")
+    raw = {result["seed"]: result["auc"] for result in found if result["variant"] == "raw"}
+    for result in found:
+        base = raw.get(result["seed"], next(iter(raw.values()), None))
+        result["rela_impr"] = None if base is None else metrics.rela_impr(result["auc"], base)
+    return found, missing
+
+
+def flat(profile: Profile, found: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row a run: the content of results.csv."""
+    return pd.DataFrame(
+        [
+            {
+                "dataset": result["dataset"],
+                "profile": profile.name,
+                "model": model_name(result),
+                "variant": result["variant"],
+                "backbone": result["backbone"],
+                "plm": result["plm"],
+                "seed": result["seed"],
+                "auc": result["auc"],
+                "logloss": result["logloss"],
+                "rela_impr": result["rela_impr"],
+                "validation_auc": result["watched"]["auc"],
+                "epochs": result["epochs"],
+                "train_rows": result["train_rows"],
+                "seconds": round(result["seconds"], 1),
+                "pretraining_seconds": round(result.get("pretraining_seconds", 0.0), 1),
+                "rows_per_second": round(result["rows_per_second"], 1),
+            }
+            for result in found
+        ]
+    )
+
+
+def model_name(result: Mapping[str, Any]) -> str:
+    """What a run trains, in words: the backbone, the PLM, or both."""
+    backbone = NAMES.get(result["backbone"], "")
+    kind, aligned = VARIANTS[result["variant"]]
+    parts = {"ctr": backbone, "lang": result["plm"], "both": f"{backbone} + {result['plm']}"}
+    return ("ALT, " if aligned else "") + parts[kind]
+
+
+def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """AUC and Logloss of each variant over its seeds, and a paired test against raw.
+
+    The difference is that of the mean AUC over the seeds of both; its interval and p-value are
+    those of a paired bootstrap over test rows. DeLong compares the first seeds only.
+    """
+    by_variant: dict[str, list[dict[str, Any]]] = {}
+    for result in found:
+        by_variant.setdefault(result["variant"], []).append(result)
+    raw = by_variant.get("raw")
+    lines = []
+    for variant, runs in by_variant.items():
+        auc, auc_sd = metrics.mean_sd([run["auc"] for run in runs])
+        logloss, logloss_sd = metrics.mean_sd([run["logloss"] for run in runs])
+        line = {
+            "variant": LABELS[variant],
+            "model": model_name(runs[0]),
+            "seeds": len(runs),
+            "AUC": auc,
+            "AUC s.d.": auc_sd,
+            "Logloss": logloss,
+            "Logloss s.d.": logloss_sd,
+            "RelaImpr.": np.nan,
+            "AUC − raw": np.nan,
+            "low": np.nan,
+            "high": np.nan,
+            "p (bootstrap)": np.nan,
+            "p (DeLong, first seeds)": np.nan,
+            "seconds": float(np.mean([run["seconds"] for run in runs])),
+        }
+        if raw is not None and variant != "raw":
+            labels = raw[0]["test"]["labels"]
+            ours, theirs = predictions(runs), predictions(raw)
+            paired = metrics.paired_bootstrap(labels, ours, theirs)
+            line |= {
+                "RelaImpr.": metrics.rela_impr(auc, metrics.mean_sd([r["auc"] for r in raw])[0]),
+                "AUC − raw": paired.difference,
+                "low": paired.low,
+                "high": paired.high,
+                "p (bootstrap)": paired.p_value,
+                "p (DeLong, first seeds)": metrics.delong(labels, ours[0], theirs[0]).p_value,
+            }
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def control_table(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Each ALT variant against its control: the same model and budget from unaligned weights."""
+    by_variant: dict[str, list[dict[str, Any]]] = {}
+    for result in found:
+        by_variant.setdefault(result["variant"], []).append(result)
+    lines = []
+    for ours, control in (("alt_ctr", "raw"), ("alt_lang", "plain_lang"), ("alt_both", "plain_both")):
+        if ours in by_variant and control in by_variant:
+            labels = by_variant[ours][0]["test"]["labels"]
+            first, second = predictions(by_variant[ours]), predictions(by_variant[control])
+            for name in ("auc", "logloss"):
+                paired = metrics.paired_bootstrap(labels, first, second, metric=name)
+                lines.append(
+                    {
+                        "variant": LABELS[ours],
+                        "control": LABELS[control],
+                        "metric": {"auc": "AUC", "logloss": "Logloss"}[name],
+                        "difference": paired.difference,
+                        "low": paired.low,
+                        "high": paired.high,
+                        "p": paired.p_value,
+                    }
+                )
+    return pd.DataFrame(lines)
+
+
+def cold_table(data: Prepared, found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Mean AUC over seeds on the test rows whose user is warm or cold, and likewise the item."""
+    lines = []
+    parts: dict[str, np.ndarray] = {}
+    if found:
+        rows = np.array(found[0]["test"]["rows"])
+        for side in ("user", "item"):
+            cold = data.cold(rows, side)
+            parts |= {f"warm {side}s": ~cold, f"cold {side}s": cold}
+    for variant in dict.fromkeys(result["variant"] for result in found):
+        runs = [result for result in found if result["variant"] == variant]
+        labels = np.array(runs[0]["test"]["labels"])
+        line: dict[str, Any] = {"variant": LABELS[variant]}
+        for name, part in parts.items():
+            both = len(np.unique(labels[part])) == 2
+            aucs = [metrics.auc(labels[part], p[part]) for p in predictions(runs)] if both else []
+            line[f"{name} ({part.sum():,} rows)"] = np.mean(aucs) if aucs else np.nan
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def predictions(runs: list[dict[str, Any]]) -> np.ndarray:
+    """Test predictions of runs of one variant [S, N]."""
+    return np.array([run["test"]["probabilities"] for run in runs])
+
+
+def verdict(main: pd.DataFrame) -> list[str]:
+    """What the main table says, in plain sentences; a gain counts if its interval excludes 0."""
+    sentences = []
+    for _, line in main[main["AUC − raw"].notna()].iterrows():
+        interval = f"{line['AUC − raw']:+.4f} AUC, 95 % interval {line['low']:+.4f} to {line['high']:+.4f}"
+        if line["low"] > 0:
+            words = "beats the raw ID-based model"
+        elif line["high"] < 0:
+            words = "is worse than the raw ID-based model"
+        else:
+            words = "is not distinguishable from the raw ID-based model"
+        seeds = f"{line['seeds']} seed{'s' if line['seeds'] > 1 else ''}"
+        sentences.append(f"{line['variant']} {words} here ({interval}, {seeds}).")
+    return sentences
+
+
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with numbers as people read them: 4 digits, shares in %, a dash for nothing."""
+    percent = {"unknown in test", "positive", "cold users", "cold items", "most frequent",
+               "MTM accuracy", "MLM accuracy", "RelaImpr."}  # fmt: skip
+
+    def text(name: str, value: Any) -> str:
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            return "–"
+        if name in percent:
+            return f"{value:+.2%}" if name == "RelaImpr." else f"{value:.1%}"
+        if name in ("AUC − raw", "low", "high", "difference"):
+            return f"{value:+.4f}"
+        if name.startswith("p (") or name == "p":
+            return "< 0.001" if value < 0.001 else f"{value:.3f}"
+        if name == "seconds":
+            return f"{value:,.0f}"
+        if isinstance(value, (int, np.integer)):
+            return f"{value:,}"
+        return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+    return pd.DataFrame(
+        {name: [text(name, value) for value in frame[name].tolist()] for name in frame}
+    )
+
+
+def write(frame: pd.DataFrame, folder: Path, name: str) -> None:
+    """Writes tables/<name>.csv, with full precision, and tables/<name>.md, for reading."""
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    frame.to_csv(folder / "tables" / f"{name}.csv", index=False)
+    (folder / "tables" / f"{name}.md").write_text(
+        shown(frame).to_markdown(index=False, disable_numparse=True) + "\n", encoding="utf-8"
+    )

@@ -1,0 +1,392 @@
+"""The one training loop, for pretraining and finetuning, on Accelerate.
+
+Everything random in a step follows from (seed, epoch, step, process): a run that was killed goes on
+from its last checkpoint to the very numbers of an uninterrupted one. The test split is not seen here
+unless `select_on` says so, as the published code does.
+"""
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from altlib.finetune import prediction
+from altlib.tabular import Prepared
+from altlib.text import SentenceTokens, TextBatch, TokenTable, buckets
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class TrainingConfig:
+    """How a model is trained.
+
+    Attributes:
+        epochs: passes over the training split, at most.
+        batch: rows of an optimiser step on all processes, unless accumulated.
+        rate: AdamW's learning rate of everything but the PLM.
+        plm_rate: learning rate of the PLM.
+        weight_decay: AdamW's, decoupled.
+        embedding_l2: weight of the squared norm of the ID embeddings in the loss.
+        schedule: "constant", or "cosine" down to 0 over all epochs.
+        patience: stop after this many epochs without a better AUC and keep the best weights;
+            None trains all epochs and keeps the last.
+        select_on: the split whose AUC early stopping watches.
+        accumulation: batches whose gradients make one optimiser step.
+        precision: "auto" is bf16 on a GPU and fp32 on a CPU, where bf16 is slower.
+        seed: of weights, order, masks and dropout.
+    """
+
+    epochs: int
+    batch: int
+    rate: float
+    plm_rate: float = 5e-5
+    weight_decay: float = 0.0
+    embedding_l2: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    patience: int | None = None
+    select_on: Literal["validation", "test"] = "validation"
+    accumulation: int = 1
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "accumulation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; it must be 1 or more.")
+
+
+@dataclass
+class Batches:
+    """Rows of a data set as batches of ids, sentences and labels.
+
+    Attributes:
+        data: the prepared data set.
+        rows: positions of the rows to go through [N].
+        size: rows of a batch.
+        text: makes the sentences; None for a model that reads IDs only.
+    """
+
+    data: Prepared
+    rows: np.ndarray
+    size: int
+    text: TokenTable | SentenceTokens | None = None
+
+    def shuffled(self, seed: int, epoch: int) -> list[np.ndarray]:
+        """The rows of each batch of an epoch, in random order; sentences of about equal length."""
+        generator = np.random.default_rng([seed, epoch])
+        if self.text is None:
+            lengths = np.zeros(len(self.rows))
+        else:
+            lengths = self.text.lengths(self.data.rows[self.rows])
+        return [self.rows[batch] for batch in buckets(lengths, self.size, generator)]
+
+    def ordered(self) -> list[np.ndarray]:
+        """The rows of each batch, shortest sentences first, for evaluation."""
+        rows = self.rows
+        if self.text is not None:
+            rows = rows[np.argsort(self.text.lengths(self.data.rows[rows]), kind="stable")]
+        return np.split(rows, range(self.size, len(rows), self.size))
+
+    def load(
+        self, rows: np.ndarray, device: torch.device
+    ) -> tuple[Tensor, TextBatch | None, Tensor]:
+        """ids [B, F], sentences and labels [B] of `rows`."""
+        ids = torch.from_numpy(self.data.ids(rows)).to(device)
+        labels = torch.from_numpy(self.data.labels[rows]).to(device)
+        text = self.text.assemble(self.data.rows[rows]).to(device) if self.text else None
+        return ids, text, labels
+
+
+def seed_step(*numbers: int) -> None:
+    """Seeds torch from a tuple of numbers, as (seed, epoch, step, process)."""
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))
+
+
+def accelerator(config: TrainingConfig) -> Accelerator:
+    """The processes and devices of this run, in the precision that `config` asks for."""
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() else "no"
+    # Pretraining leaves the CTR logit unused, finetuning whatever only aligns.
+    return Accelerator(
+        mixed_precision=precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batches: Batches, run: Accelerator) -> np.ndarray:
+    """Click probabilities of `batches.rows`, in their order [N]; the work is shared by processes."""
+    model.eval()
+    mine = batches.ordered()[run.process_index :: run.num_processes]
+    found = torch.zeros(len(batches.data.rows), dtype=torch.float64, device=run.device)
+    for rows in mine:
+        ids, text, _ = batches.load(rows, run.device)
+        with run.autocast():
+            logits = run.unwrap_model(model)(ids, text)
+        found[torch.from_numpy(rows).to(run.device)] = prediction(logits).double()
+    return run.reduce(found, "sum").cpu().numpy()[batches.rows]
+
+
+@torch.no_grad()
+def evaluate_alignment(
+    model: nn.Module, batches: Batches, run: Accelerator, seed: int
+) -> dict[str, Any]:
+    """Losses and recovery of the masked words and IDs, with the same masks at every call.
+
+    Returns:
+        "loss": mean of each loss; "recovery": for "mtm" and "mlm" and each field the number of
+        masked items and the share that comes back, {name: [number, share]}.
+    """
+    inner = run.unwrap_model(model).eval()
+    names = batches.data.schema.field_names
+    totals: dict[str, float] = {}
+    hits: dict[str, np.ndarray] = {}
+    for step, rows in enumerate(batches.ordered()):
+        ids, text, _ = batches.load(rows, run.device)
+        seed_step(seed, step)
+        with run.autocast():
+            for name, loss in inner(ids, text).items():
+                totals[name] = totals.get(name, 0.0) + float(loss) * len(rows) / len(batches.rows)
+            seed_step(seed, step)
+            for name, (field, hit) in inner.recovery(ids, text).items():
+                counts = hits.setdefault(name, np.zeros((2, len(names)), np.int64))
+                np.add.at(counts[0], field.cpu().numpy(), 1)
+                np.add.at(counts[1], field.cpu().numpy(), hit.cpu().numpy())
+    recovery = {
+        kind: {
+            name: [int(number), float(right / number)]
+            for name, number, right in zip(names, *counts, strict=True)
+            if number
+        }
+        for kind, counts in hits.items()
+    }
+    return {"loss": totals, "recovery": recovery}
+
+
+def optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with its own learning rate for the PLM, whose parameters lie under `encoder`."""
+    plm, rest = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (plm if "encoder" in name.split(".") else rest).append(parameter)
+    groups = [{"params": rest, "lr": config.rate}, {"params": plm, "lr": config.plm_rate}]
+    return torch.optim.AdamW(
+        [{**group, "rate": group["lr"]} for group in groups if group["params"]],
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+class Checkpoint:
+    """The state of a run on disk, whole or absent: tensors as safetensors, the rest as JSON."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint."""
+        return max(self.folder.glob("step-*"), default=None)
+
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    ) -> None:
+        """Writes a checkpoint and then removes the older ones."""
+        target = self.folder / f"step-{state['epoch']:05d}-{state['step']:07d}"
+        temporary = self.folder / f"unfinished-{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        save_model(model, str(temporary / "model.safetensors"))
+        moments = {
+            f"{index}.{name}": value
+            for index, entry in optimizer.state_dict()["state"].items()
+            for name, value in entry.items()
+        }
+        save_file(moments, temporary / "optimizer.safetensors")
+        (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        for old in self.folder.glob("step-*"):
+            if old != target:
+                shutil.rmtree(old)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+        """Puts the newest checkpoint's state into model and optimizer and returns the rest."""
+        latest = self.latest()
+        if latest is None:
+            return None
+        load_model(model, str(latest / "model.safetensors"))
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, value in load_file(latest / "optimizer.safetensors").items():
+            index, key = name.split(".")
+            entries.setdefault(int(index), {})[key] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        return json.loads((latest / "state.json").read_text(encoding="utf-8"))
+
+    def keep_best(self, model: nn.Module) -> None:
+        """Writes the model as the best one so far."""
+        save_model(model, str(self.folder / "unfinished.safetensors"))
+        (self.folder / "unfinished.safetensors").replace(self.folder / "best.safetensors")
+
+    def load_best(self, model: nn.Module) -> None:
+        load_model(model, str(self.folder / "best.safetensors"))
+
+
+def fit(
+    model: nn.Module,
+    losses: Callable[[nn.Module, tuple[Tensor, TextBatch | None, Tensor]], dict[str, Tensor]],
+    batches: Batches,
+    evaluate: Callable[[nn.Module], dict[str, Any]],
+    config: TrainingConfig,
+    run: Accelerator,
+    folder: Path,
+    title: str,
+    checkpoint_seconds: float = 60.0,
+) -> dict[str, Any]:
+    """Trains `model` in place.
+
+    Args:
+        model: on return it has the best weights, or the last ones without `patience`.
+        losses: a batch's losses by name; their sum is trained.
+        batches: the training rows.
+        evaluate: called after each epoch; its "auc" drives early stopping.
+        config: how to train.
+        run: processes and devices, from `accelerator`.
+        folder: for checkpoints; a run that was interrupted goes on from there.
+        title: for the progress bar.
+        checkpoint_seconds: time between checkpoints.
+
+    Returns:
+        "epochs": for each its mean losses, the result of `evaluate` and its training time in
+        seconds; "curve": mean losses over about 50 stretches of each epoch, with the rows seen.
+    """
+    optimizer: Any = optimiser(model, config)
+    model, optimizer = run.prepare(model, optimizer)
+    inner = run.unwrap_model(model)
+    embeddings = [p for name, p in inner.named_parameters() if name.endswith("ctr.embedding.weight")]
+    checkpoint = Checkpoint(folder)
+    state: dict[str, Any] = {
+        "epoch": 0, "step": 0, "epochs": [], "curve": [], "best": None, "stale": 0, "seconds": 0.0,
+        "rows": 0, "sums": {}, "stretch": {}, "stretch_rows": 0,
+    }  # fmt: skip
+    state = checkpoint.load(inner, optimizer.optimizer) or state
+    per_epoch = math.ceil(len(batches.rows) / batches.size)
+    bar = tqdm(
+        total=config.epochs * per_epoch,
+        initial=state["epoch"] * per_epoch + state["step"],
+        desc=title,
+        unit="batch",
+        disable=not run.is_main_process,
+        dynamic_ncols=True,
+    )
+    saved = time.monotonic()
+    while state["epoch"] < config.epochs and not stopped(state, config):
+        plan = batches.shuffled(config.seed, state["epoch"])
+        model.train()
+        while state["step"] < len(plan):
+            started = time.monotonic()
+            epoch, step = state["epoch"], state["step"]
+            seed_step(config.seed, epoch, step, run.process_index)
+            # Every process takes as many rows as the others: a batch's odd ones are left out.
+            rows = plan[step][: len(plan[step]) // run.num_processes * run.num_processes]
+            batch = batches.load(rows[run.process_index :: run.num_processes], run.device)
+            last = step + 1 == len(plan)
+            synchronise = last or (step + 1) % config.accumulation == 0
+            with nullcontext() if synchronise else run.no_sync(model), run.autocast():
+                found = losses(model, batch)
+                total = torch.stack(list(found.values())).sum()
+                if config.embedding_l2:
+                    total = total + config.embedding_l2 * sum(e.square().sum() for e in embeddings)
+                run.backward(total / config.accumulation)
+            if synchronise:
+                done = (epoch * len(plan) + step) / (config.epochs * len(plan))
+                factor = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1.0
+                for group in optimizer.param_groups:
+                    group["lr"] = group["rate"] * factor
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            state["step"] += 1
+            record(state, {name: float(loss.detach()) for name, loss in found.items()}, len(rows))
+            if last or state["step"] % max(1, len(plan) // 50) == 0:
+                close_stretch(state)
+                bar.set_postfix({k: f"{v:.3f}" for k, v in state["curve"][-1].items() if k != "rows"})
+            bar.update()
+            state["seconds"] += time.monotonic() - started
+            due = time.monotonic() - saved >= checkpoint_seconds
+            if due and synchronise and not last and run.is_main_process:
+                checkpoint.save(inner, optimizer.optimizer, state)
+                saved = time.monotonic()
+        finish_epoch(state, evaluate(model), config, checkpoint, inner, run)
+        if time.monotonic() - saved >= checkpoint_seconds and run.is_main_process:
+            checkpoint.save(inner, optimizer.optimizer, state)
+            saved = time.monotonic()
+    bar.close()
+    run.wait_for_everyone()
+    if config.patience is not None:
+        checkpoint.load_best(inner)
+    return {"epochs": state["epochs"], "curve": state["curve"]}
+
+
+def stopped(state: dict[str, Any], config: TrainingConfig) -> bool:
+    """Whether the AUC has not risen for `patience` epochs."""
+    return config.patience is not None and state["stale"] >= config.patience
+
+
+def record(state: dict[str, Any], losses: dict[str, float], rows: int) -> None:
+    """Adds a step's losses to the sums of the epoch and of the stretch of the curve."""
+    for part in ("sums", "stretch"):
+        for name, loss in losses.items():
+            state[part][name] = state[part].get(name, 0.0) + loss * rows
+    state["stretch_rows"] += rows
+    state["rows"] += rows
+
+
+def close_stretch(state: dict[str, Any]) -> None:
+    """Turns the sums since the last point of the curve into a point."""
+    seen = sum(epoch["rows"] for epoch in state["epochs"]) + state["rows"]
+    means = {name: total / state["stretch_rows"] for name, total in state["stretch"].items()}
+    state["curve"].append({"rows": seen, **means})
+    state["stretch"], state["stretch_rows"] = {}, 0
+
+
+def finish_epoch(
+    state: dict[str, Any],
+    evaluation: dict[str, Any],
+    config: TrainingConfig,
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    run: Accelerator,
+) -> None:
+    """Closes an epoch's books: its record, and the best weights if it has the best AUC."""
+    state["epochs"].append(
+        {
+            "train": {name: total / state["rows"] for name, total in state["sums"].items()},
+            "evaluation": evaluation,
+            "rows": state["rows"],
+            "seconds": state["seconds"],
+        }
+    )
+    if config.patience is not None:
+        if state["best"] is None or evaluation["auc"] > state["best"]:
+            state["best"], state["stale"] = evaluation["auc"], 0
+            if run.is_main_process:
+                checkpoint.keep_best(model)
+        else:
+            state["stale"] += 1
+    state.update(epoch=state["epoch"] + 1, step=0, rows=0, seconds=0.0, sums={})

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Makes the environment if there is none, then runs a profile or the tests.
+#   ./run_all.sh [PROFILE] [arguments for snakemake, e.g. --dry-run]   PROFILE: a file of config/, default quick
+#   ./run_all.sh test [arguments for pytest]
+set -euo pipefail
+cd "$(dirname "$0")"
+unset PYTHONPATH PYTHONHOME
+
+die() {
+  echo "run_all.sh: $*" >&2
+  exit 1
+}
+
+profiles=$(for file in config/*.yaml; do [ -f "$file" ] && basename "$file" .yaml; done | tr '\n' ' ') || true
+what=quick
+case ${1:-} in
+  -h | --help)
+    sed -n '2,4s/^# *//p' "$0"
+    echo "Profiles: ${profiles}"
+    exit
+    ;;
+  '' | -*) ;;
+  *)
+    what=$1
+    shift
+    ;;
+esac
+if [ "$what" != test ] && [ ! -f "config/$what.yaml" ]; then
+  die "there is no profile '$what'; choose one of: ${profiles}test"
+fi
+
+# --- the environment ---------------------------------------------------------------------------
+
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+
+find_python() { # 3.11 first: the lock was made with it
+  local name
+  for name in python3.11 python3 python3.12 python3.13 python; do
+    if new_enough "$name"; then
+      echo "$name"
+      return
+    fi
+  done
+  die "Python 3.11 or newer is needed and was not found (python3 is: $(python3 --version 2>&1 || true));" \
+    "install it, or use conda: conda env create -f environment.yml && conda activate altlib"
+}
+
+if [ -n "${CONDA_PREFIX:-}" ] && { [ "${CONDA_DEFAULT_ENV:-}" = altlib ] || [ -n "${ALTLIB_CONDA:-}" ]; }; then
+  environment=$CONDA_PREFIX
+else
+  environment=$PWD/.venv
+fi
+python=$environment/bin/python
+
+# The stamp says what was installed from where; it is written only when everything is in place.
+stamp=$environment/altlib-installed
+wanted=$(echo "$PWD" && cat requirements.lock)
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! new_enough "$python"; then
+  echo "Setting up the environment in $environment (once; 2 to 5 minutes) ..."
+  rm -f "$stamp"
+  if ! new_enough "$python" || ! "$python" -m pip --version >/dev/null 2>&1; then
+    [ "$environment" = "$PWD/.venv" ] || die "the conda environment $environment lacks Python 3.11 or pip; make it from environment.yml"
+    base=$(find_python)
+    "$base" -m venv --clear .venv ||
+      die "'$base -m venv' failed; install Python's venv and ensurepip (on Debian and Ubuntu: python3-venv)"
+  fi
+  echo "Installing the packages of requirements.lock ..."
+  "$python" -m pip install --quiet --disable-pip-version-check --no-input -r requirements.lock ||
+    die "the packages could not be installed (see above); run the same command again to go on"
+  "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps -e . ||
+    die "altlib itself could not be installed (see above); run the same command again to go on"
+  echo "$wanted" >"$stamp"
+  echo "The environment is ready."
+fi
+
+export PATH="$environment/bin:$PATH" # notebooks and Snakemake's shell commands find this python
+export TOKENIZERS_PARALLELISM=false        # tokenizers warn when a process forks after using threads
+export HF_HUB_DISABLE_TELEMETRY=1
+export PYDEVD_DISABLE_FILE_VALIDATION=1    # kernels print a debugger warning without it
+
+# --- the tests ---------------------------------------------------------------------------------
+
+check() {
+  echo "== $*"
+  "$@" || die "'$*' found something to mend (see above)"
+}
+
+if [ "$what" = test ]; then
+  check ruff check --quiet .
+  check ruff format --check --quiet .
+  check mypy
+  check lint-imports --no-logo
+  echo "== pytest"
+  exec python -m pytest "$@"
+fi
+
+# --- a profile ---------------------------------------------------------------------------------
+
+cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
+echo "Running the profile '$what' on $cores cores ..."
+python -m snakemake "$@" --cores "$cores" --config "profile=$what" --quiet host reason rules ||
+  die "the profile '$what' did not finish (see above); run the same command again to go on where it stopped"
+case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) exit ;; esac
+reports=reports/$what
+if [ -f "$reports/tables/main.md" ]; then
+  echo
+  cat "$reports/tables/main.md"
+  echo
+fi
+echo "All tables, figures and executed notebooks: $reports/index.html"

@@ -1,0 +1,107 @@
+"""What several tests share: a tiny PLM on disk and a small synthetic data set."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from altlib import datasets
+from altlib.datasets import Dataset
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps artefacts of a test out of the project."""
+    monkeypatch.setenv("ALTLIB_HOME", str(tmp_path))
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> Dataset:
+    return datasets.load("synthetic", {"rows": 600, "seed": 1})
+
+
+@pytest.fixture(scope="session")
+def sentences(synthetic: Dataset) -> list[str]:
+    """Words that the tiny tokenizers are trained on."""
+    frame = synthetic.frame[synthetic.schema.field_names].astype(str)
+    return [
+        " ".join(
+            f"{field.words} is {value}."
+            for field, value in zip(synthetic.schema.fields, row, strict=True)
+        )
+        for row in frame.itertuples(index=False)
+    ]
+
+
+@pytest.fixture(scope="session")
+def wordpiece(sentences: list[str]) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer as BERT's, small enough that long words are cut."""
+    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    raw.normalizer = normalizers.BertNormalizer()
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    raw.decoder = decoders.WordPiece()
+    raw.train_from_iterator(
+        sentences, trainers.WordPieceTrainer(vocab_size=300, special_tokens=SPECIALS)
+    )
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(name, raw.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+@pytest.fixture(scope="session")
+def byte_level(sentences: list[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer as RoBERTa's."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.train_from_iterator(
+        sentences,
+        trainers.BpeTrainer(
+            vocab_size=500,
+            special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    raw.post_processor = processors.RobertaProcessing(
+        ("</s>", raw.token_to_id("</s>")), ("<s>", raw.token_to_id("<s>")), add_prefix_space=False
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        cls_token="<s>",
+        sep_token="</s>",
+        mask_token="<mask>",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_plm(wordpiece: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a BERT with two layers of 32 and random weights."""
+    folder = tmp_path_factory.mktemp("tiny-plm")
+    torch.manual_seed(0)
+    BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(wordpiece),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+        )
+    ).save_pretrained(folder)
+    wordpiece.save_pretrained(folder)
+    return str(folder)

@@ -1,0 +1,185 @@
+"""The towers, the masks they see, and switches that do what they name and nothing else."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from altlib import ctr, plm
+from altlib.alignment import Alignment, AlignmentConfig
+from altlib.datasets import Dataset
+from altlib.tabular import Prepared, prepare
+from altlib.text import TextBatch, TextConfig, TokenTable
+
+Case = tuple[Prepared, str, torch.Tensor, TextBatch]
+
+
+@pytest.fixture(scope="module")
+def case(synthetic: Dataset, tiny_plm: str) -> Case:
+    """A data set, a PLM, and a batch cut so short that some fields are absent."""
+    data = prepare(synthetic.frame, synthetic.schema)
+    tokenizer = plm.load(tiny_plm).tokenizer
+    table = TokenTable.build(data.values, data.schema, tokenizer, TextConfig())
+    longest = int(table.lengths(data.rows).max())
+    table.config = TextConfig(max_length=longest - 4)
+    rows = data.of("train")[:64]
+    return data, tiny_plm, torch.from_numpy(data.ids(rows)), table.assemble(data.rows[rows])
+
+
+def build(case: Case, config: AlignmentConfig, like: Alignment | None = None) -> Alignment:
+    data, name, _, _ = case
+    torch.manual_seed(0)
+    id_model = ctr.build(ctr.CtrConfig(embedding=8, hidden=(16,)), data.features, 6)
+    model = Alignment(id_model, plm.load(name, dropout=0.0), data, config).eval()
+    # Large ones, so that attention and the choice of negatives matter.
+    for module in (id_model.embedding, getattr(model, "features", None)):
+        if module is not None:
+            torch.nn.init.normal_(module.weight)
+    if like is not None:
+        model.load_state_dict(like.state_dict(), strict=False)
+    return model
+
+
+def losses(case: Case, model: Alignment) -> dict[str, float]:
+    _, _, ids, text = case
+    torch.manual_seed(7)
+    return {name: loss.item() for name, loss in model(ids, text).items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"text_ratio": 0.6}, {"mlm"}),
+        ({"text_masking": "token"}, {"mlm"}),
+        ({"mlm_head": "new"}, {"mlm"}),
+        ({"mask_absent": True}, {"mlm"}),
+        ({"mlm_positions": "all"}, set()),
+        ({"plm_passes": 3}, set()),
+        ({"tabular_ratio": 0.6}, {"mtm"}),
+        ({"mask_id": "zero"}, {"mtm"}),
+        ({"attention_scaled": False}, {"mtm"}),
+        ({"attend_padding": True}, {"mtm"}),
+        ({"mtm_loss": "sampled"}, {"mtm"}),
+        ({"mtm_loss": "full"}, {"mtm"}),
+        ({"noise": "all"}, {"mtm"}),
+        ({"negatives": 5}, {"mtm"}),
+        ({"contrast": "dot"}, {"icl"}),
+        ({"temperature": 0.7}, {"icl"}),
+        ({"twins": True}, {"mtm", "mlm"}),
+    ],
+    ids=str,
+)
+def test_a_switch_changes_the_loss_it_names_and_no_other(
+    case: Case, change: dict[str, object], named: set[str]
+) -> None:
+    base = build(case, AlignmentConfig())
+    plain = losses(case, base)
+    changed = build(case, replace(AlignmentConfig(), **change), like=base)
+    if "temperature" in change:
+        changed.log_scale.data.fill_(-torch.tensor(0.7).log())
+    found = losses(case, changed)
+    different = {name for name in plain if found[name] != pytest.approx(plain[name], rel=1e-5)}
+    assert different == named
+
+
+@pytest.mark.parametrize("name", ["icl", "mtm", "mlm"])
+def test_a_loss_that_is_off_is_absent_and_leaves_the_others(case: Case, name: str) -> None:
+    base = build(case, AlignmentConfig())
+    plain = losses(case, base)
+    found = losses(case, build(case, replace(AlignmentConfig(), **{name: False}), like=base))
+    assert found == pytest.approx({k: v for k, v in plain.items() if k != name}, rel=1e-6)
+
+
+def test_no_loss_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one of the losses"):
+        AlignmentConfig(icl=False, mtm=False, mlm=False)
+
+
+def test_a_masked_id_is_never_a_real_one(case: Case) -> None:
+    data, _, ids, _ = case
+    model = build(case, AlignmentConfig(tabular_ratio=0.5))
+    chosen = model.mask_fields(ids)
+    masked = model.mask(ids, chosen)
+    assert chosen.any()
+    assert not torch.isin(masked[chosen], torch.from_numpy(data.feature_of_value)).any()
+    assert torch.equal(masked[~chosen], ids[~chosen])
+    # The published code's mask is a real feature of the first field.
+    published = build(case, AlignmentConfig(mask_id="zero"))
+    assert published.mask(ids, chosen)[chosen].unique().item() in data.feature_of_value
+
+
+def test_unknown_ids_are_never_asked_for(case: Case) -> None:
+    data, _, ids, _ = case
+    model = build(case, AlignmentConfig(tabular_ratio=1.0))
+    unknown = torch.from_numpy(data.vocabulary.unknown_ids)
+    chosen = model.mask_fields(torch.where(torch.rand(ids.shape) < 0.5, unknown, ids))
+    assert not (chosen & (ids == unknown)).any()
+
+
+def test_masked_words_lie_in_their_field(case: Case) -> None:
+    _, _, _, text = case
+    model = build(case, AlignmentConfig())
+    masked = model.mask_text(text)
+    assert (masked <= text.value).all()
+    for row in range(len(masked)):
+        (field,) = text.field[row][masked[row]].unique()
+        # All of the value is masked: nothing of it is left to recover it from.
+        assert torch.equal(masked[row], text.value[row] & (text.field[row] == field))
+
+
+def test_padding_gets_no_attention(case: Case) -> None:
+    _, _, ids, text = case
+    model = build(case, AlignmentConfig())
+    states = model.encode_text(text.tokens, text.attention)
+    _, weights = model.attend(ids, text, states)
+    assert weights[~text.attention].abs().max() == 0
+    assert torch.allclose(weights.sum(1), torch.ones(len(ids)))
+    other = text.tokens.masked_fill(~text.attention, 9)
+    assert torch.allclose(
+        model.encode_text(other, text.attention)[text.attention],
+        states[text.attention],
+        atol=1e-5,
+    )
+
+
+def test_own_head_starts_from_the_plm_s_predictions(case: Case) -> None:
+    _, name, ids, text = case
+    model = build(case, AlignmentConfig())
+    masked = model.mask_text(text)
+    logits = model.mlm_logits(text, masked, model.encode_ids(ids))
+    whole = plm.load(name, dropout=0.0)
+    states = plm.encode(whole.encoder.eval(), text.tokens.masked_fill(masked, 4), text.attention)
+    assert whole.head is not None
+    assert torch.allclose(logits, whole.head(states[masked]), atol=1e-5)
+
+
+def test_gradients_reach_both_towers_from_every_loss(case: Case) -> None:
+    _, _, ids, text = case
+    for name in ("icl", "mtm", "mlm"):
+        model = build(case, AlignmentConfig())
+        if name == "mlm":  # it starts at zero, where the ID vector does not matter yet
+            torch.nn.init.normal_(model.mlm_head.inward.weight)
+        model(ids, text)[name].backward()
+        for tower in (model.ctr.embedding, model.encoder):
+            grads = [p.grad for p in tower.parameters() if p.grad is not None]
+            assert any(g.abs().sum() > 0 for g in grads), name
+
+
+def test_recovery_counts_hits_of_a_model_that_knows(case: Case) -> None:
+    data, _, ids, text = case
+    model = build(case, AlignmentConfig())
+    model.feature_bias.data[ids.unique()] = 0
+    found = model.recovery(ids, text)
+    field, hit = found["mtm"]
+    assert len(field) == len(hit) == int((model.mask_fields(ids)).sum())
+    assert len(found["mlm"][0]) == len(found["mlm"][1])
+    # With a bias towards one feature a field, exactly the rows that have it are hits.
+    favourite = ids[0]
+    model.feature_bias.data.zero_()
+    model.feature_bias.data[favourite] = 1e4
+    torch.manual_seed(3)
+    field, hit = model.recovery(ids, text)["mtm"]
+    torch.manual_seed(3)
+    chosen = model.mask_fields(ids)
+    row, _ = chosen.nonzero(as_tuple=True)
+    assert torch.equal(hit, ids[row, field] == favourite[field])

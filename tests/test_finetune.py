@@ -1,0 +1,67 @@
+"""The three finetunings: what they read, what they predict, what their losses reach."""
+
+import pytest
+import torch
+
+from altlib import ctr, plm
+from altlib.datasets import Dataset
+from altlib.finetune import BothModel, CtrModel, LangModel, click_losses, prediction
+from altlib.tabular import prepare
+from altlib.text import TextBatch, TextConfig, TokenTable
+
+Case = tuple[torch.nn.Module, plm.Plm, torch.Tensor, TextBatch]
+
+
+@pytest.fixture
+def case(synthetic: Dataset, tiny_plm: str) -> Case:
+    data = prepare(synthetic.frame, synthetic.schema)
+    language = plm.load(tiny_plm, dropout=0.0)
+    table = TokenTable.build(data.values, data.schema, language.tokenizer, TextConfig())
+    rows = data.of("train")[:16]
+    id_model = ctr.build(ctr.CtrConfig(embedding=4, hidden=(8,)), data.features, 6)
+    return id_model, language, torch.from_numpy(data.ids(rows)), table.assemble(data.rows[rows])
+
+
+def test_ctr_is_the_id_model_s_own_logit(case: Case) -> None:
+    id_model, _, ids, _ = case
+    logits = CtrModel(id_model)(ids, None)
+    assert torch.equal(logits["ctr"], id_model(ids)[1])
+    assert torch.equal(prediction(logits), logits["ctr"].sigmoid())
+
+
+def test_lang_reads_cls_only_from_the_words(case: Case) -> None:
+    _, language, ids, text = case
+    model = LangModel(language).eval()
+    states = plm.encode(language.encoder, text.tokens, text.attention)
+    expected = model.classifier(states[:, 0]).squeeze(-1)
+    assert torch.allclose(model(ids * 0, text)["lang"], expected)
+
+
+def test_both_mixes_with_alpha(case: Case) -> None:
+    id_model, language, ids, text = case
+    model = BothModel(id_model, language).eval()
+    logits = model(ids, text)
+    assert torch.allclose(logits["joint"], (logits["ctr"] + logits["lang"]) / 2, atol=1e-6)
+    model.alpha.data.fill_(50.0)
+    logits = model(ids, text)
+    assert torch.allclose(logits["joint"], logits["ctr"])
+    assert next(iter(logits)) == "joint"
+
+
+@pytest.mark.parametrize(("alpha", "reached"), [("sigmoid", True), ("free", False)])
+def test_the_joint_loss_reaches_the_ids_only_when_bounded(
+    case: Case, alpha: str, reached: bool
+) -> None:
+    id_model, language, ids, text = case
+    model = BothModel(id_model, language, alpha).eval()
+    labels = torch.arange(16) % 2
+    click_losses(model(ids, text), labels)["joint"].backward()
+    grad = id_model.embedding.weight.grad
+    assert (grad is not None and bool(grad.abs().sum() > 0)) == reached
+
+
+def test_losses_are_binary_cross_entropies(case: Case) -> None:
+    logits = {"ctr": torch.tensor([0.3, -2.0])}
+    found = click_losses(logits, torch.tensor([1, 0]))["ctr"]
+    p = logits["ctr"].sigmoid()
+    assert found.item() == pytest.approx(-(p[0].log() + (1 - p[1]).log()).item() / 2, rel=1e-6)

@@ -1,0 +1,190 @@
+"""A PLM in parts computes what transformers computes as a whole."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import nn
+
+from altlib import plm
+
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+}
+FAMILIES = {
+    "Bert": SMALL,
+    "Roberta": SMALL | {"pad_token_id": 0},
+    "MPNet": SMALL | {"pad_token_id": 0},
+    "DistilBert": {
+        "dim": 16,
+        "n_layers": 3,
+        "n_heads": 2,
+        "hidden_dim": 32,
+        "max_position_embeddings": 40,
+    },
+}
+TOKENS = torch.tensor([[2, 7, 9, 8, 3], [2, 6, 3, 0, 0]])  # [B, L]
+ATTENTION = TOKENS != 0
+
+
+def make_tokenizer(folder: Path, **special: str) -> None:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=40, special_tokens=names)
+    tokenizer.train_from_iterator(["user is male", "movie is a toy story"], trainer)
+    kinds = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", **kinds, **special
+    ).save_pretrained(folder)
+
+
+@pytest.fixture(params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return make_checkpoint(request.param, tmp_path)
+
+
+def make_checkpoint(family: str, folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(vocab_size=50, **FAMILIES[family])
+    model = getattr(transformers, f"{family}ForMaskedLM")(config)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)  # biases and norms too, so that none goes unseen
+    model.save_pretrained(folder)
+    make_tokenizer(folder, mask_token="[MASK]")
+    return folder
+
+
+def drop_weights(folder: Path, *words: str) -> list[str]:
+    file = folder / "model.safetensors"
+    kept = load_file(file)
+    gone = [key for key in kept if any(word in key for word in words)]
+    save_file({k: v for k, v in kept.items() if k not in gone}, file, metadata={"format": "pt"})
+    return gone
+
+
+def states(part: plm.Plm, tokens: torch.Tensor = TOKENS) -> torch.Tensor:
+    with torch.no_grad():
+        return plm.encode(part.encoder, tokens, ATTENTION)
+
+
+def test_states_and_logits_are_those_of_transformers(folder: Path) -> None:
+    whole = transformers.AutoModelForMaskedLM.from_pretrained(folder)
+    with torch.no_grad():
+        reference = whole(TOKENS, attention_mask=ATTENTION.long(), output_hidden_states=True)
+    part = plm.load(str(folder))
+    assert part.head is not None
+    found = states(part)
+    torch.testing.assert_close(found[ATTENTION], reference.hidden_states[-1][ATTENTION])
+    logits = part.head(found)
+    torch.testing.assert_close(logits[ATTENTION], reference.logits[ATTENTION])
+    assert (part.hidden_size, part.vocab_size, part.layers) == (16, 50, 3)
+    assert not any("pooler" in name for name, _ in part.encoder.named_parameters())
+
+
+def test_the_head_stays_tied_inside_another_module(folder: Path) -> None:
+    part = plm.load(str(folder))
+    other = plm.load(str(folder))
+    assert part.head is not None and other.head is not None
+    bigger = nn.ModuleDict({"encoder": part.encoder, "head": part.head})
+    copy = nn.ModuleDict({"encoder": other.encoder, "head": other.head})
+    with torch.no_grad():
+        for parameter in bigger.parameters():
+            parameter.mul_(1.5)
+    copy.load_state_dict(bigger.state_dict())
+    for module in (bigger, copy):
+        assert module["head"].decoder.weight is module["encoder"].get_input_embeddings().weight
+    torch.testing.assert_close(copy["head"](states(other)), bigger["head"](states(part)))
+
+
+def test_padding_gets_no_attention(folder: Path) -> None:
+    part = plm.load(str(folder))
+    other = TOKENS.masked_fill(~ATTENTION, 11)
+    torch.testing.assert_close(states(part)[ATTENTION], states(part, other)[ATTENTION])
+
+
+def test_depth_keeps_the_first_layers(folder: Path) -> None:
+    whole, part = plm.load(str(folder)), plm.load(f"{folder}:2")
+    with torch.no_grad():
+        deep = whole.encoder(TOKENS, attention_mask=ATTENTION.long(), output_hidden_states=True)
+    torch.testing.assert_close(states(part)[ATTENTION], deep.hidden_states[2][ATTENTION])
+    assert (part.layers, part.encoder.config.num_hidden_layers) == (2, 2)
+    assert part.head is not None
+    assert sum(".2." in name for name, _ in part.encoder.named_parameters()) == 0
+
+
+@pytest.mark.parametrize("depth", ["0", "4", "-1", "two"])
+def test_a_depth_out_of_range_is_refused(tmp_path: Path, depth: str) -> None:
+    make_checkpoint("Bert", tmp_path)
+    with pytest.raises(ValueError, match=f"first '{depth}' layers.*from 1 to 3"):
+        plm.load(f"{tmp_path}:{depth}")
+
+
+def test_dropout_is_that_of_the_argument(folder: Path) -> None:
+    part = plm.load(str(folder), dropout=0.0)
+    part.encoder.train()
+    torch.testing.assert_close(states(part), states(part))
+    dropouts = [m.p for m in part.encoder.modules() if isinstance(m, nn.Dropout)]
+    assert dropouts and set(dropouts) == {0.0}
+    part = plm.load(str(folder), dropout=0.25)
+    assert {m.p for m in part.encoder.modules() if isinstance(m, nn.Dropout)} == {0.25}
+
+
+def test_a_missing_weight_of_the_encoder_is_refused(folder: Path) -> None:
+    gone = drop_weights(folder, "layer.1.attention")
+    assert gone
+    with pytest.raises(ValueError, match=rf"lacks {len(gone)} weights.*layer\.1\.attention"):
+        plm.load(str(folder))
+    assert plm.load(f"{folder}:1").layers == 1
+
+
+def test_without_a_whole_head_there_is_none(folder: Path) -> None:
+    with_head = states(plm.load(str(folder)))
+    drop_weights(folder, "transform.", "lm_head.dense", "vocab_transform")
+    part = plm.load(str(folder))
+    assert part.head is None
+    torch.testing.assert_close(states(part), with_head)
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    make_checkpoint("Bert", tmp_path)
+    make_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="has no mask_token"):
+        plm.load(str(tmp_path))
+    for file in tmp_path.glob("*token*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="a tokenizer file is missing"):
+        plm.load(str(tmp_path))
+
+
+def test_a_folder_without_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        plm.load(str(tmp_path))
+
+
+def test_loading_is_silent(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    drop_weights(folder, "transform.", "lm_head.dense", "vocab_transform")
+    plm.load(str(folder))
+    output = capfd.readouterr()
+    assert output.out + output.err == ""
+
+
+@pytest.mark.network
+def test_bert_tiny_has_its_own_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALTLIB_CACHE", str(tmp_path))
+    monkeypatch.delenv("ALTLIB_PLM", raising=False)
+    part = plm.load("bert-tiny")
+    whole = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "plm" / "bert-tiny")
+    batch = part.tokenizer("the movie is [MASK] story.", return_tensors="pt")
+    assert part.head is not None
+    with torch.no_grad():
+        found = plm.encode(part.encoder, batch["input_ids"], batch["attention_mask"].bool())
+        torch.testing.assert_close(part.head(found), whole(**batch).logits)
+    assert (part.hidden_size, part.layers, part.vocab_size) == (128, 2, 30522)

@@ -1,0 +1,126 @@
+"""Labels, splits, vocabularies: from the training split only, reserved ids apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from altlib.datasets import Dataset
+from altlib.schema import Field, LabelRule, Schema
+from altlib.tabular import Prepared, label, prepare, split_rows
+
+SCHEMA = Schema(
+    "small",
+    (Field("user", "user", "user"), Field("item", "item", "item")),
+    LabelRule(positive_from=4, dropped=(3,)),
+)
+
+
+def frame(number: int = 40) -> pd.DataFrame:
+    """Ratings in time order; user "rare" rates once in training, user "late" in test only."""
+    users = [f"u{i % 4}" for i in range(number)]
+    users[0], users[-1], users[-2] = "rare", "late", "late"
+    return pd.DataFrame(
+        {
+            "user": pd.Categorical(users),
+            "item": pd.Categorical([f"i{i % 3}" for i in range(number)]),
+            "rating": np.resize([5.0, 1.0, 4.0, 2.0], number).astype(np.float32),
+            "timestamp": np.arange(number, dtype=np.int64),
+        }
+    )
+
+
+def test_label_rule() -> None:
+    keep, labels = label(np.array([1, 2, 3, 4, 5], np.float32), SCHEMA.label)
+    assert keep.tolist() == [True, True, False, True, True]
+    assert labels[keep].tolist() == [0, 0, 1, 1]
+
+
+def test_split_by_time_puts_the_latest_rows_into_test() -> None:
+    times = np.random.default_rng(0).permutation(100)
+    split = split_rows(times, "time", 0)
+    assert [(split == s).sum() for s in range(3)] == [80, 10, 10]
+    assert times[split == 0].max() < times[split == 1].min() <= times[split == 1].max()
+    assert times[split == 1].max() < times[split == 2].min()
+
+
+def test_random_split_follows_its_seed() -> None:
+    times = np.zeros(100)
+    assert np.array_equal(split_rows(times, "random", 1), split_rows(times, "random", 1))
+    assert not np.array_equal(split_rows(times, "random", 1), split_rows(times, "random", 2))
+    with pytest.raises(ValueError, match="no timestamps"):
+        split_rows(times, "time", 0)
+
+
+def test_every_field_has_its_own_mask_and_unknown_id() -> None:
+    data = prepare(frame(), SCHEMA)
+    vocabulary = data.vocabulary
+    reserved = {*vocabulary.mask_ids.tolist(), *vocabulary.unknown_ids.tolist()}
+    assert len(reserved) == 4
+    real = set(data.feature_of_value.tolist()) - set(vocabulary.unknown_ids.tolist())
+    assert not real & reserved
+    assert set(vocabulary.mask_ids) & set(data.ids(np.arange(40)).ravel()) == set()
+    for f in range(2):
+        column = data.ids(np.arange(40))[:, f]
+        assert (column >= vocabulary.starts[f]).all() and (column < vocabulary.starts[f + 1]).all()
+
+
+def test_vocabulary_comes_from_the_training_split_and_rare_values_are_unknown() -> None:
+    data = prepare(frame(), SCHEMA)
+    assert data.vocabulary.values[0] == ["u0", "u1", "u2", "u3"]
+    ids = data.ids(np.arange(40))[:, 0]
+    unknown = data.vocabulary.unknown_ids[0]
+    assert ids[0] == ids[-1] == unknown  # rare in training; only in test
+    assert data.cold(data.of("test"), "user").tolist() == [False, False, True, True]
+    # The sentence keeps the real value.
+    assert [v for field in data.values for v in field][data.rows[-1, 0]] == "late"
+
+
+def test_counts_are_those_of_the_training_split() -> None:
+    data = prepare(frame(), SCHEMA)
+    ids = data.ids(data.of("train"))
+    expected = np.bincount(ids.ravel(), minlength=data.features)
+    expected[data.vocabulary.unknown_ids] = 0
+    assert np.array_equal(data.counts, expected)
+
+
+def test_unseen_values_at_inference_are_unknown() -> None:
+    data = prepare(frame(), SCHEMA)
+    new = pd.DataFrame({"user": ["u1", "never seen", None], "item": ["i9", "i0", "i1"]})
+    ids = data.vocabulary.encode(new)
+    assert ids[1, 0] == ids[2, 0] == data.vocabulary.unknown_ids[0]
+    assert ids[0, 1] == data.vocabulary.unknown_ids[1]
+    same = data.vocabulary.encode(frame())
+    assert np.array_equal(same, data.ids(np.arange(40)))
+    with pytest.raises(ValueError, match=r"no column \['item'\]"):
+        data.vocabulary.encode(new[["user"]])
+
+
+def test_saved_and_loaded(synthetic: Dataset, tmp_path: Path) -> None:
+    data = prepare(synthetic.frame, synthetic.schema, provenance={"source": "made"})
+    data.save(tmp_path)
+    again = Prepared.load(tmp_path)
+    assert again.schema == data.schema
+    assert again.values == data.values and again.vocabulary == data.vocabulary
+    assert again.provenance == data.provenance or again.provenance["source"] == "made"
+    for name in ("rows", "labels", "split", "feature_of_value", "counts"):
+        assert np.array_equal(getattr(again, name), getattr(data, name))
+
+
+def test_a_sample_of_rows_is_drawn_after_the_label_rule(synthetic: Dataset) -> None:
+    data = prepare(synthetic.frame, synthetic.schema, rows=200)
+    assert len(data.rows) == 200
+    assert data.provenance["rows"] == 200
+
+
+def test_one_class_in_a_split_is_an_error() -> None:
+    one = frame()
+    one.loc[36:, "rating"] = 5.0
+    with pytest.raises(ValueError, match="test split of 'small' has only one class"):
+        prepare(one, SCHEMA)
+
+
+def test_too_few_rows_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least 10 rows; 4 are left"):
+        prepare(frame(4), SCHEMA)

@@ -1,0 +1,193 @@
+"""The loop: it learns, stops early, and goes on after a kill to the same numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from altlib import ctr
+from altlib.datasets import Dataset
+from altlib.finetune import CtrModel, click_losses
+from altlib.tabular import Prepared, prepare
+from altlib.training import Batches, Checkpoint, TrainingConfig, accelerator, fit, optimiser, predict
+
+CONFIG = TrainingConfig(epochs=3, batch=64, rate=1e-2)
+
+
+def model(data: Prepared) -> CtrModel:
+    torch.manual_seed(0)
+    config = ctr.CtrConfig(embedding=8, hidden=(16,), dropout=0.1)
+    return CtrModel(ctr.build(config, data.features, len(data.schema.fields)))
+
+
+def train(
+    data: Prepared,
+    folder: Path,
+    config: TrainingConfig = CONFIG,
+    aucs: list[float] | None = None,
+    evaluate: Any = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    left = list(aucs or [])
+    made = model(data)
+    history = fit(
+        made,
+        lambda m, batch: click_losses(m(batch[0], batch[1]), batch[2]),
+        Batches(data, data.of("train"), config.batch),
+        evaluate or (lambda m: {"auc": left.pop(0) if left else 0.5}),
+        config,
+        accelerator(config),
+        folder,
+        "test",
+        checkpoint_seconds=0.0,
+    )
+    return made, history
+
+
+@pytest.fixture(scope="module")
+def data(synthetic: Dataset) -> Prepared:
+    return prepare(synthetic.frame, synthetic.schema)
+
+
+def test_it_learns_and_records(data: Prepared, tmp_path: Path) -> None:
+    _, history = train(data, tmp_path)
+    losses = [epoch["train"]["ctr"] for epoch in history["epochs"]]
+    assert losses[2] < losses[0]
+    rows = len(data.of("train"))
+    assert [epoch["rows"] for epoch in history["epochs"]] == [rows] * 3
+    assert history["curve"][-1]["rows"] == 3 * rows
+    assert np.mean([p["ctr"] for p in history["curve"]]) == pytest.approx(np.mean(losses), rel=0.05)
+
+
+def test_early_stopping_keeps_the_best_weights(data: Prepared, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=9, patience=2)
+    seen: list[dict[str, torch.Tensor]] = []
+    aucs = [0.6, 0.7, 0.65, 0.66, 0.9]
+
+    def evaluate(m: nn.Module) -> dict[str, float]:
+        seen.append({k: v.clone() for k, v in m.state_dict().items()})
+        return {"auc": aucs[len(seen) - 1]}
+
+    made, history = train(data, tmp_path, config, evaluate=evaluate)
+    assert len(history["epochs"]) == 4
+    for name, value in made.state_dict().items():
+        assert torch.equal(value, seen[1][name])
+
+
+def test_accumulation_equals_a_larger_batch(data: Prepared, tmp_path: Path) -> None:
+    def run(config: TrainingConfig, folder: str) -> nn.Module:
+        torch.manual_seed(0)
+        made = CtrModel(ctr.build(ctr.CtrConfig(embedding=4, hidden=(8,)), data.features, 6))
+        rows = data.of("train")[:128]
+        fit(
+            made,
+            lambda m, batch: click_losses(m(batch[0], batch[1]), batch[2]),
+            Batches(data, rows, config.batch),
+            lambda m: {},
+            config,
+            accelerator(config),
+            tmp_path / folder,
+            "test",
+        )
+        return made
+
+    whole = run(TrainingConfig(epochs=1, batch=128, rate=1e-3), "whole")
+    halves = run(TrainingConfig(epochs=1, batch=64, rate=1e-3, accumulation=2), "halves")
+    for a, b in zip(whole.parameters(), halves.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_l2_shrinks_the_id_embeddings(data: Prepared, tmp_path: Path) -> None:
+    plain, _ = train(data, tmp_path / "a")
+    shrunk, _ = train(data, tmp_path / "b", replace(CONFIG, embedding_l2=1.0))
+    norms = [m.ctr.embedding.weight.norm().item() for m in (plain, shrunk)]
+    assert norms[1] < 0.5 * norms[0]
+
+
+def test_cosine_ends_near_zero_and_the_plm_has_its_own_rate() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.head = nn.Linear(2, 2), nn.Linear(2, 1)
+
+    found = optimiser(Two(), TrainingConfig(epochs=1, batch=1, rate=0.1, plm_rate=0.2))
+    rates = {tuple(group["params"][0].shape): group["lr"] for group in found.param_groups}
+    assert rates == {(1, 2): 0.1, (2, 2): 0.2}
+
+
+def test_predictions_are_in_the_order_of_the_rows(data: Prepared) -> None:
+    made = model(data).eval()
+    rows = np.random.default_rng(0).permutation(data.of("test"))
+    found = predict(made, Batches(data, rows, 7), accelerator(CONFIG))
+    with torch.no_grad():
+        expected = made(torch.from_numpy(data.ids(rows)), None)["ctr"].sigmoid()
+    assert np.allclose(found, expected.numpy(), atol=1e-6)
+
+
+def test_a_checkpoint_is_whole_or_absent(data: Prepared, tmp_path: Path) -> None:
+    made = model(data)
+    (tmp_path / "unfinished-1").mkdir()
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.load(made, optimiser(made, CONFIG)) is None
+    train(data, tmp_path)
+    kept = list(tmp_path.glob("step-*"))
+    assert len(kept) == 1
+    assert {p.suffix for p in kept[0].iterdir()} == {".safetensors", ".json"}
+
+
+RUN = [sys.executable, "-m", "altlib.runs"]
+PROFILE = str(Path(__file__).with_name("tiny.yaml"))
+
+
+def under_way(home: Path, stage: str) -> bool:
+    """Whether a stage has a checkpoint in the middle of its work."""
+    aligned = bool(list(home.glob("artifacts/pretraining/[!.]*")))
+    steps = [int(p.name[-7:]) for p in home.glob("artifacts/checkpoints/*/step-*")]
+    return aligned == (stage == "finetuning") and max(steps, default=0) >= 2
+
+
+def finetuned(home: Path) -> dict[str, Any]:
+    (path,) = home.glob("artifacts/finetuning/*/results.json")
+    return json.loads(path.read_text())
+
+
+def test_a_killed_run_goes_on_to_the_same_metrics(tmp_path: Path, tiny_plm: str) -> None:
+    """kill -9 in pretraining, then in finetuning; the end is that of an uninterrupted run."""
+    results = []
+    for name, kills in (("whole", False), ("killed", True)):
+        home = tmp_path / name
+        environment = {
+            **os.environ,
+            "ALTLIB_HOME": str(home),
+            "ALTLIB_CHECKPOINT_SECONDS": "0",
+        }
+        home.mkdir()
+        profile = home / "tiny.yaml"
+        text = Path(PROFILE).read_text().replace("name: tiny,", f"name: {tiny_plm},")
+        profile.write_text(text.replace("dropout: 0.0", "dropout: 0.1"))
+        command = [*RUN, str(profile), "alt_both", "--seed", "0"]
+        for stage in ("pretraining", "finetuning") if kills else ():
+            process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+            limit = time.monotonic() + 90
+            while not under_way(home, stage):
+                assert process.poll() is None and time.monotonic() < limit, "too late to kill"
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert not list(home.glob("artifacts/finetuning/*/results.json"))
+        subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+        results.append(finetuned(home))
+    whole, killed = results
+    assert killed["auc"] == whole["auc"] and killed["logloss"] == whole["logloss"]
+    assert killed["test"] == whole["test"]
+    for a, b in zip(whole["history"]["epochs"], killed["history"]["epochs"], strict=True):
+        assert a["train"] == b["train"] and a["evaluation"] == b["evaluation"]
