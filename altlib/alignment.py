@@ -219,20 +219,33 @@ class Alignment(nn.Module):
     def _twins(self, device: torch.device) -> Tensor | None:
         return None if self.twin_fields is None else self.twin_fields.to(device)
 
-    def mask_text(self, text: TextBatch) -> Tensor:
+    def draw_masks(self, ids: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
+        """Draws the masked fields of the IDs [B, F] and the masked tokens [B, L], both bool.
+
+        Each has its own generator, so that a switch of one modality leaves the other's draw as it
+        is: the runs of an ablation see the same masks.
+        """
+        first, second = (
+            torch.Generator(ids.device).manual_seed(seed)
+            for seed in torch.randint(2**62, (2,)).tolist()
+        )
+        return self.mask_fields(ids, first), self.mask_text(text, second)
+
+    def mask_text(self, text: TextBatch, generator: torch.Generator | None = None) -> Tensor:
         """Draws the masked tokens [B, L] bool."""
         if self.config.text_masking == "token":
-            return masking.choose_tokens(text.value, self.config.text_ratio)
+            return masking.choose_tokens(text.value, self.config.text_ratio, generator)
         present = text.present(self.fields)
         allowed = torch.ones_like(present) if self.config.mask_absent else present
         twins = self._twins(text.tokens.device)
-        chosen = masking.choose_fields(allowed, self.config.text_ratio, twins)
+        chosen = masking.choose_fields(allowed, self.config.text_ratio, twins, generator)
         return masking.tokens_of(chosen, text.field, text.value)
 
-    def mask_fields(self, ids: Tensor) -> Tensor:
+    def mask_fields(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draws the masked fields of the IDs [B, F] bool; never one that is unknown."""
         known = ids != self.unknown_ids
-        return masking.choose_fields(known, self.config.tabular_ratio, self._twins(ids.device))
+        twins = self._twins(ids.device)
+        return masking.choose_fields(known, self.config.tabular_ratio, twins, generator)
 
     def mask(self, ids: Tensor, chosen: Tensor) -> Tensor:
         """ids [B, F] with the chosen fields [B, F] masked."""
@@ -246,7 +259,7 @@ class Alignment(nn.Module):
             wide = vector[:, None].expand(-1, states.shape[1], -1)
             return self.mlm_head(states, wide)[masked]
         row, _ = masked.nonzero(as_tuple=True)
-        return self.mlm_head(states[masked], vector[row])
+        return self.mlm_head(states[masked], vector.index_select(0, row))
 
     def attend(self, ids: Tensor, text: TextBatch, states: Tensor) -> tuple[Tensor, Tensor]:
         """Recovers masked ids from the words.
@@ -287,8 +300,7 @@ class Alignment(nn.Module):
         config, result = self.config, {}
         vector = self.encode_ids(ids) if config.icl or config.mlm else None
         states = self.encode_text(text.tokens, text.attention) if config.icl or config.mtm else None
-        # All masks are drawn, in this order, whatever is switched off: ablations see the same ones.
-        chosen, masked_tokens = self.mask_fields(ids), self.mask_text(text)
+        chosen, masked_tokens = self.draw_masks(ids, text)
         if config.icl:
             result["icl"] = self.contrast(states, vector)
         if config.mtm:
@@ -319,7 +331,7 @@ class Alignment(nn.Module):
             field; "mlm": the fields of the masked tokens and whether the true token does.
         """
         result = {}
-        chosen, masked_tokens = self.mask_fields(ids), self.mask_text(text)
+        chosen, masked_tokens = self.draw_masks(ids, text)
         if self.config.mtm:
             states = self.encode_text(text.tokens, text.attention)
             query, _ = self.attend(self.mask(ids, chosen), text, states)

@@ -96,7 +96,9 @@ class Noise:
 
 def score(query: Tensor, features: Tensor, table: Tensor, bias: Tensor) -> Tensor:
     """Scores of `features` [M, K] for `query` [M, D], by output `table` [V, D] and `bias` [V]."""
-    return torch.einsum("md,mkd->mk", query, table[features]) + bias[features]
+    # An embedding's gradient is summed in a fixed order, unlike that of table[features].
+    vectors = F.embedding(features, table)  # M, K, D
+    return torch.einsum("md,mkd->mk", query, vectors) + F.embedding(features, bias[:, None])[..., 0]
 
 
 def nce(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -79,9 +80,14 @@ def load(name: str, dropout: float = 0.1) -> Plm:
         config.num_hidden_layers = int(depth)
     _set_dropout(config, dropout, name)
     with _quiet():
-        model, report = AutoModelForMaskedLM.from_pretrained(
-            folder, config=config, dtype=torch.float32, output_loading_info=True
-        )
+        try:
+            model, report = AutoModelForMaskedLM.from_pretrained(
+                folder, config=config, dtype=torch.float32, output_loading_info=True
+            )
+        except SafetensorError as error:
+            raise ValueError(
+                f"The weights in {folder} are cut short or damaged: {error}."
+            ) from error
         tokenizer = _tokenizer(folder, name, config.vocab_size)
     prefix = f"{model.base_model_prefix}."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix))

@@ -164,6 +164,13 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         plm.load(str(tmp_path))
 
 
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    file = make_checkpoint("Bert", tmp_path) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="cut short or damaged"):
+        plm.load(str(tmp_path))
+
+
 def test_a_folder_without_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         plm.load(str(tmp_path))

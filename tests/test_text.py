@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -53,8 +53,12 @@ def test_assembled_equals_tokenised(
     assert np.array_equal(table.lengths(rows), sentences.lengths(rows))
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.text(max_size=12), min_size=3, max_size=3))
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # the tokenizers are shared
+)
+@given(words=st.lists(st.text(max_size=12), min_size=3, max_size=3))
 @pytest.mark.parametrize("kind", ["wordpiece", "byte_level"])
 def test_any_characters(kind: str, words: list[str], request: pytest.FixtureRequest) -> None:
     schema = Schema(
