@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from altlib import losses, masking
+from altlib.ctr import IdModel
 from altlib.plm import Plm, encode
 from altlib.tabular import Prepared
 from altlib.text import TextBatch
@@ -43,6 +44,8 @@ class AlignmentConfig:
         negatives: how many for each masked field.
         mlm_head: the PLM's own head with the ID vector added to its input where the PLM has one
             ("plm"), or always a new one over both vectors.
+        mlm_vocabulary: the softmax runs over the tokens of the "data" only, as MTM's negatives are
+            those of the field (no other can be the answer, and most work is saved), or over "all".
         mlm_positions: logits at "masked" tokens only, or at "all" (same loss, more work).
         plm_passes: 2, or 3 as in the published code, which encodes the unmasked sentence twice.
         projection: size of the vectors that ICL compares.
@@ -67,6 +70,7 @@ class AlignmentConfig:
     noise: Literal["field", "all"] = "field"
     negatives: int = 25
     mlm_head: Literal["plm", "new"] = "plm"
+    mlm_vocabulary: Literal["data", "all"] = "data"
     mlm_positions: Literal["masked", "all"] = "masked"
     plm_passes: Literal[2, 3] = 2
     projection: int = 128
@@ -106,27 +110,33 @@ class OwnMlmHead(nn.Module):
 
     def __init__(self, head: nn.Module, hidden: int, ids: int) -> None:
         super().__init__()
-        self.head = head
+        assert isinstance(head.decoder, nn.Linear)
+        self.decoder = head.decoder
+        head.decoder = nn.Identity()
+        self.transform = head
         self.inward = nn.Linear(ids, hidden, bias=False)
         nn.init.zeros_(self.inward.weight)
 
-    def forward(self, states: Tensor, vector: Tensor) -> Tensor:
-        return self.head(states + self.inward(vector))
+    def forward(self, states: Tensor, vector: Tensor, tokens: Tensor) -> Tensor:
+        """Logits [M, K] of `tokens` [K] from states [M, H] and ID vectors [M, R]."""
+        hidden = self.transform(states + self.inward(vector))
+        return F.linear(hidden, F.embedding(tokens, self.decoder.weight), self.decoder.bias[tokens])
 
 
 class NewMlmHead(nn.Module):
     """The published MLM head: state and ID vector side by side, then two layers."""
 
-    def __init__(self, hidden: int, ids: int, vocabulary: int, dropout: float) -> None:
+    def __init__(self, hidden: int, ids: int, tokens: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(hidden + ids, hidden),
             nn.Tanh(),
             nn.Dropout(dropout),
-            nn.Linear(hidden, vocabulary),
+            nn.Linear(hidden, tokens),
         )
 
-    def forward(self, states: Tensor, vector: Tensor) -> Tensor:
+    def forward(self, states: Tensor, vector: Tensor, tokens: Tensor) -> Tensor:
+        """Logits [M, K] of the K tokens that it was made for."""
         return self.layers(torch.cat([states, vector], -1))
 
 
@@ -159,18 +169,28 @@ class Alignment(nn.Module):
         plm: pretrained language model.
         data: the prepared data set: its features, their counts and its fields.
         config: what is masked and how it is recovered.
+        tokens: the tokens that sentences of these data may hold; None allows all of the PLM's.
     """
 
+    tokens: Tensor
+    place: Tensor
     mask_ids: Tensor
     unknown_ids: Tensor
 
-    def __init__(self, ctr: nn.Module, plm: Plm, data: Prepared, config: AlignmentConfig) -> None:
+    def __init__(
+        self,
+        ctr: IdModel,
+        plm: Plm,
+        data: Prepared,
+        config: AlignmentConfig,
+        tokens: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.ctr = ctr
         self.encoder = plm.encoder
         self.mask_token = int(plm.tokenizer.mask_token_id)
-        ids, hidden = int(ctr.representation_size), plm.hidden_size
+        ids, hidden = ctr.representation_size, plm.hidden_size
         self.fields = len(data.schema.fields)
         if config.icl:
             self.text_projection = Projection(hidden, config.projection, config.head_dropout)
@@ -180,10 +200,16 @@ class Alignment(nn.Module):
                 torch.tensor(-math.log(config.temperature)), requires_grad=learnt
             )
         if config.mlm:
+            if tokens is None or config.mlm_vocabulary == "all":
+                tokens = torch.arange(plm.vocab_size)
+            place = torch.full((plm.vocab_size,), -100)
+            place[tokens] = torch.arange(len(tokens))
+            self.register_buffer("tokens", tokens, persistent=False)
+            self.register_buffer("place", place, persistent=False)
             self.mlm_head = (
                 OwnMlmHead(plm.head, hidden, ids)
                 if plm.head is not None and config.mlm_head == "plm"
-                else NewMlmHead(hidden, ids, plm.vocab_size, config.head_dropout)
+                else NewMlmHead(hidden, ids, len(tokens), config.head_dropout)
             )
         if config.mtm:
             self.attention = CrossAttention(ids, hidden, config.attention_scaled)
@@ -196,7 +222,9 @@ class Alignment(nn.Module):
             torch.from_numpy(np.array(data.counts)), starts, config.noise == "field"
         )
         self.twin_fields = (
-            torch.tensor([[g in group for g in range(self.fields)] for group in data.schema.twins()])
+            torch.tensor(
+                [[g in group for g in range(self.fields)] for group in data.schema.twins()]
+            )
             if config.twins
             else None
         )
@@ -252,14 +280,17 @@ class Alignment(nn.Module):
         return torch.where(chosen, self.mask_ids, ids)
 
     def mlm_logits(self, text: TextBatch, masked: Tensor, vector: Tensor) -> Tensor:
-        """Logits [M, V] of the M masked tokens [B, L], with the unmasked ID vector [B, R]."""
+        """Logits [M, K] of the M masked tokens [B, L], with the unmasked ID vector [B, R].
+
+        Column k is the token `self.tokens[k]`.
+        """
         tokens = text.tokens.masked_fill(masked, self.mask_token)
         states = self.encode_text(tokens, text.attention)
         if self.config.mlm_positions == "all":
             wide = vector[:, None].expand(-1, states.shape[1], -1)
-            return self.mlm_head(states, wide)[masked]
+            return self.mlm_head(states, wide, self.tokens)[masked]
         row, _ = masked.nonzero(as_tuple=True)
-        return self.mlm_head(states[masked], vector.index_select(0, row))
+        return self.mlm_head(states[masked], vector.index_select(0, row), self.tokens)
 
     def attend(self, ids: Tensor, text: TextBatch, states: Tensor) -> tuple[Tensor, Tensor]:
         """Recovers masked ids from the words.
@@ -297,14 +328,16 @@ class Alignment(nn.Module):
         Returns:
             The enabled ones of "icl", "mtm" and "mlm", scalars. Masks are drawn anew.
         """
-        config, result = self.config, {}
-        vector = self.encode_ids(ids) if config.icl or config.mlm else None
-        states = self.encode_text(text.tokens, text.attention) if config.icl or config.mtm else None
+        config = self.config
+        result: dict[str, Tensor] = {}
+        vector = self.encode_ids(ids)
         chosen, masked_tokens = self.draw_masks(ids, text)
+        if config.icl or config.mtm:
+            states = self.encode_text(text.tokens, text.attention)
         if config.icl:
             result["icl"] = self.contrast(states, vector)
         if config.mtm:
-            if config.plm_passes == 3:
+            if config.icl and config.plm_passes == 3:
                 states = self.encode_text(text.tokens, text.attention)
             query, _ = self.attend(self.mask(ids, chosen), text, states)
             row, field = chosen.nonzero(as_tuple=True)
@@ -319,7 +352,7 @@ class Alignment(nn.Module):
             )
         if config.mlm:
             logits = self.mlm_logits(text, masked_tokens, vector)
-            result["mlm"] = losses.mlm(logits, text.tokens[masked_tokens])
+            result["mlm"] = losses.mlm(logits, self.place[text.tokens[masked_tokens]])
         return result
 
     @torch.no_grad()
@@ -346,6 +379,6 @@ class Alignment(nn.Module):
             result["mtm"] = field, hits
         if self.config.mlm:
             logits = self.mlm_logits(text, masked_tokens, self.encode_ids(ids))
-            hit = logits.argmax(-1) == text.tokens[masked_tokens]
+            hit = logits.argmax(-1) == self.place[text.tokens[masked_tokens]]
             result["mlm"] = text.field[masked_tokens], hit
         return result

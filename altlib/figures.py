@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from altlib.tabular import Prepared
 
@@ -181,14 +182,15 @@ def differences(table: pd.DataFrame) -> Figure:
 def finetuning_curves(found: list[dict[str, Any]]) -> Figure:
     """Validation AUC after each epoch of the runs given, one line a run."""
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
+    first = found[0]["seed"]
     for result in found:
         aucs = [epoch["evaluation"]["auc"] for epoch in result["history"]["epochs"]]
         aligned = result["variant"].startswith("alt")
         axis.plot(range(1, len(aucs) + 1), aucs, marker="o", markersize=3,
                   color=COLOURS["aligned" if aligned else "unaligned"],
                   linestyle="-" if aligned else "--",
-                  label=result["variant"] if result["seed"] == found[0]["seed"] else None)  # fmt: skip
+                  label=result["variant"] if result["seed"] == first else None)  # fmt: skip
     axis.legend(frameon=False)
     axis.set(xlabel="epoch", ylabel="validation AUC")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def number_masked(fields: int, ratio: float) -> int:
-    """Masked fields of a row: `int(fields * ratio)`, but at least one where the ratio is above 0."""
+    """Masked fields of a row: `int(fields * ratio)`, but at least one unless the ratio is 0."""
     return max(1, int(fields * ratio)) if ratio > 0 else 0
 
 
@@ -42,9 +42,7 @@ def choose_fields(
     return chosen
 
 
-def choose_tokens(
-    value: Tensor, ratio: float, generator: torch.Generator | None = None
-) -> Tensor:
+def choose_tokens(value: Tensor, ratio: float, generator: torch.Generator | None = None) -> Tensor:
     """Draws masked tokens without regard to fields: `ratio` of each row's value tokens.
 
     Args:

@@ -8,59 +8,11 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Template
-from markupsafe import Markup
 
 from altlib.tables import shown
 
 PAGE = Template(
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-:root { color-scheme: light dark; --line: #8886; --soft: #8881; }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.6rem; border-bottom: 1px solid var(--line); }
-nav { columns: 2; margin: 1rem 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .3rem 0; font-weight: 600; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-th { background: var(--soft); }
-figure { margin: 1rem 0; } figure img { max-width: 100%; background: white; border-radius: 4px; }
-.basis { font-size: .86rem; opacity: .8; }
-.finding { border-left: 4px solid #0072b2; padding: .2rem 1rem; background: var(--soft); }
-.missing { border-left: 4px solid #d55e00; padding: .2rem 1rem; background: var(--soft); }
-</style>
-</head>
-<body>
-<main>
-<h1>{{ title }}</h1>
-<p>{{ lead }}</p>
-{% if missing %}<div class="missing"><p>These runs are missing: {{ missing | join("; ") }}.</p></div>{% endif %}
-<div class="finding">{% for sentence in findings %}<p>{{ sentence }}</p>{% endfor %}</div>
-<nav aria-label="Contents"><ul>
-{% for section in sections %}<li><a href="#s{{ loop.index }}">{{ section.title }}</a></li>
-{% endfor %}</ul></nav>
-{% for section in sections %}
-<section id="s{{ loop.index }}">
-<h2>{{ section.title }}</h2>
-{% for paragraph in section.text %}<p>{{ paragraph }}</p>{% endfor %}
-{% for name, alt in section.figures %}<figure><img src="figures/{{ name }}.svg" alt="{{ alt }}"></figure>
-{% endfor %}
-{% for table in section.tables %}<div class="scroll">{{ table }}</div>
-{% endfor %}
-<p class="basis">{{ basis }}</p>
-</section>
-{% endfor %}
-</main>
-</body>
-</html>
-""",
-    autoescape=True,
+    Path(__file__).with_name("report.html").read_text(encoding="utf-8"), autoescape=True
 )
 
 
@@ -121,8 +73,8 @@ def write(
     return path
 
 
-def table_html(caption: str, frame: pd.DataFrame) -> Markup:
+def table_html(caption: str, frame: pd.DataFrame) -> str:
     """A table with its caption and column headers."""
     html = shown(frame).to_html(index=False, border=0, justify="unset")
     html = html.replace("<thead>", f"<caption>{escape(caption)}</caption>\n  <thead>", 1)
-    return Markup(html.replace("<th>", '<th scope="col">'))
+    return html.replace("<th>", '<th scope="col">')

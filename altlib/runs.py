@@ -164,7 +164,9 @@ class Profile:
     def __post_init__(self) -> None:
         for variant in self.seeds:
             if variant not in VARIANTS:
-                raise ValueError(f"seeds names the variant '{variant}'; {nearest(variant, VARIANTS)}")
+                raise ValueError(
+                    f"seeds names the variant '{variant}'; {nearest(variant, VARIANTS)}"
+                )
 
     def aligned(self) -> Pretraining:
         """The pretraining that all aligned variants start from."""
@@ -209,6 +211,7 @@ PUBLISHED: dict[str, Any] = {
         "temperature": 0.7,
         "noise": "all",
         "mlm_head": "new",
+        "mlm_vocabulary": "all",
         "mlm_positions": "all",
         "plm_passes": 3,
     },
@@ -372,9 +375,12 @@ def sentences(
 def build_alignment(config: Pretraining) -> Alignment:
     """The untrained model of a pretraining: the PLM's weights, the rest drawn from the seed."""
     data = prepare(config.data)
+    text = sentences(config.data, config.text, config.plm)
+    tokens = text.tokens.unique().long() if isinstance(text, TokenTable) else None
     seed_step(config.training.seed)
     id_model = ctr.build(config.ctr, data.features, len(data.schema.fields))
-    return Alignment(id_model, plm.load(config.plm.name, config.plm.dropout), data, config.alignment)
+    language = plm.load(config.plm.name, config.plm.dropout)
+    return Alignment(id_model, language, data, config.alignment, tokens)
 
 
 def pretrain(config: Pretraining) -> Path:
@@ -452,7 +458,8 @@ def build_finetuning(config: Finetuning) -> nn.Module:
         raise ValueError(f"The run '{config.variant}' has neither an ID-based model nor a PLM.")
     if config.pretraining is not None:
         aligned = load_file(pretrain(config.pretraining) / "model.safetensors")
-        for part, module in (("ctr.", ctr_model), ("encoder.", language and language.encoder)):
+        encoder = language.encoder if language is not None else None
+        for part, module in (("ctr.", ctr_model), ("encoder.", encoder)):
             if module is not None:
                 weights = {n[len(part) :]: w for n, w in aligned.items() if n.startswith(part)}
                 module.load_state_dict(weights)

@@ -199,7 +199,11 @@ def control_table(found: list[dict[str, Any]]) -> pd.DataFrame:
     for result in found:
         by_variant.setdefault(result["variant"], []).append(result)
     lines = []
-    for ours, control in (("alt_ctr", "raw"), ("alt_lang", "plain_lang"), ("alt_both", "plain_both")):
+    for ours, control in (
+        ("alt_ctr", "raw"),
+        ("alt_lang", "plain_lang"),
+        ("alt_both", "plain_both"),
+    ):
         if ours in by_variant and control in by_variant:
             labels = by_variant[ours][0]["test"]["labels"]
             first, second = predictions(by_variant[ours]), predictions(by_variant[control])
@@ -249,7 +253,9 @@ def verdict(main: pd.DataFrame) -> list[str]:
     """What the main table says, in plain sentences; a gain counts if its interval excludes 0."""
     sentences = []
     for _, line in main[main["AUC − raw"].notna()].iterrows():
-        interval = f"{line['AUC − raw']:+.4f} AUC, 95 % interval {line['low']:+.4f} to {line['high']:+.4f}"
+        interval = (
+            f"{line['AUC − raw']:+.4f} AUC, 95 % interval {line['low']:+.4f} to {line['high']:+.4f}"
+        )
         if line["low"] > 0:
             words = "beats the raw ID-based model"
         elif line["high"] < 0:
@@ -282,7 +288,7 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
         return f"{value:.4f}" if isinstance(value, float) else str(value)
 
     return pd.DataFrame(
-        {name: [text(name, value) for value in frame[name].tolist()] for name in frame}
+        {name: [text(str(name), value) for value in frame[name].tolist()] for name in frame}
     )
 
 

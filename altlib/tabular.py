@@ -135,12 +135,14 @@ class Prepared:
             for name in ("rows", "labels", "split", "feature_of_value", "counts")
         }
         schema = rest["schema"]
-        label = {k: tuple(v) if isinstance(v, list) else v for k, v in schema["label"].items()}
+        rule = schema["label"]
         return Prepared(
             schema=Schema(
                 name=schema["name"],
                 fields=tuple(Field(**field) for field in schema["fields"]),
-                label=LabelRule(**label),
+                label=LabelRule(
+                    rule["positive_from"], tuple(rule["dropped"]), tuple(rule["scale"])
+                ),
             ),
             values=rest["values"],
             vocabulary=Vocabulary(**rest["vocabulary"]),
@@ -155,9 +157,7 @@ def label(rating: np.ndarray, rule: LabelRule) -> tuple[np.ndarray, np.ndarray]:
     return keep, (rating >= rule.positive_from).astype(np.int8)
 
 
-def split_rows(
-    timestamps: np.ndarray, by: Literal["time", "random"], seed: int
-) -> np.ndarray:
+def split_rows(timestamps: np.ndarray, by: Literal["time", "random"], seed: int) -> np.ndarray:
     """Splits rows 8:1:1 into train, validation and test: position in `SPLITS` [N].
 
     Args:
@@ -264,7 +264,9 @@ def prepare(
         "features": {
             name: len(words) for name, words in zip(schema.field_names, known, strict=True)
         },
-        "values": {name: len(words) for name, words in zip(schema.field_names, values, strict=True)},
+        "values": {
+            name: len(words) for name, words in zip(schema.field_names, values, strict=True)
+        },
         "cold test rows": {s: float(prepared.cold(test, s).mean()) for s in ("user", "item")},
     }
     return replace(prepared, provenance={**(provenance or {}), **done})

@@ -81,9 +81,7 @@ def specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 def pieces(schema: Schema, config: TextConfig, field: int, values: Sequence[str]) -> list[str]:
     """The template filled for each of a field's values, white space made single."""
     words = schema.fields[field].words
-    return [
-        config.template.format(field=words, value=" ".join(value.split())) for value in values
-    ]
+    return [config.template.format(field=words, value=" ".join(value.split())) for value in values]
 
 
 def told_fields(schema: Schema, config: TextConfig) -> list[int]:

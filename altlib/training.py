@@ -1,8 +1,8 @@
 """The one training loop, for pretraining and finetuning, on Accelerate.
 
-Everything random in a step follows from (seed, epoch, step, process): a run that was killed goes on
-from its last checkpoint to the very numbers of an uninterrupted one. The test split is not seen here
-unless `select_on` says so, as the published code does.
+Everything random in a step follows from (seed, epoch, step, process): a run that was killed goes
+on from its last checkpoint to the very numbers of an uninterrupted one. The test split is not seen
+here unless `select_on` says so, as the published code does.
 """
 
 import json
@@ -130,7 +130,7 @@ def accelerator(config: TrainingConfig) -> Accelerator:
 
 @torch.no_grad()
 def predict(model: nn.Module, batches: Batches, run: Accelerator) -> np.ndarray:
-    """Click probabilities of `batches.rows`, in their order [N]; the work is shared by processes."""
+    """Click probabilities of `batches.rows`, in their order [N]; processes share the work."""
     model.eval()
     mine = batches.ordered()[run.process_index :: run.num_processes]
     found = torch.zeros(len(batches.data.rows), dtype=torch.float64, device=run.device)
@@ -180,7 +180,8 @@ def evaluate_alignment(
 
 def optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW with its own learning rate for the PLM, whose parameters lie under `encoder`."""
-    plm, rest = [], []
+    plm: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (plm if "encoder" in name.split(".") else rest).append(parameter)
@@ -279,7 +280,9 @@ def fit(
     optimizer: Any = optimiser(model, config)
     model, optimizer = run.prepare(model, optimizer)
     inner = run.unwrap_model(model)
-    embeddings = [p for name, p in inner.named_parameters() if name.endswith("ctr.embedding.weight")]
+    embeddings = [
+        p for name, p in inner.named_parameters() if name.endswith("ctr.embedding.weight")
+    ]
     checkpoint = Checkpoint(folder)
     state: dict[str, Any] = {
         "epoch": 0, "step": 0, "epochs": [], "curve": [], "best": None, "stale": 0, "seconds": 0.0,
@@ -325,7 +328,9 @@ def fit(
             record(state, {name: float(loss.detach()) for name, loss in found.items()}, len(rows))
             if last or state["step"] % max(1, len(plan) // 50) == 0:
                 close_stretch(state)
-                bar.set_postfix({k: f"{v:.3f}" for k, v in state["curve"][-1].items() if k != "rows"})
+                bar.set_postfix(
+                    {k: f"{v:.3f}" for k, v in state["curve"][-1].items() if k != "rows"}
+                )
             bar.update()
             state["seconds"] += time.monotonic() - started
             due = time.monotonic() - saved >= checkpoint_seconds

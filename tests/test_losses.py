@@ -81,7 +81,9 @@ def test_nce_equals_a_loop(within_field: bool) -> None:
     drawn = noise.draw(fields, 4)
     expected = 0.0
     for m in range(len(query)):
-        first, last = (int(STARTS[fields[m]]), int(STARTS[fields[m] + 1])) if within_field else (0, 12)
+        first, last = (
+            (int(STARTS[fields[m]]), int(STARTS[fields[m] + 1])) if within_field else (0, 12)
+        )
         total = float(COUNTS[first:last].sum())
         for k, feature in enumerate([int(targets[m]), *drawn[m].tolist()]):
             score = float(query[m] @ table[feature] + bias[feature]) - math.log(12)
@@ -137,9 +139,7 @@ def test_sampling_tends_to_the_exact_gradient(name: str) -> None:
 
 
 def gather_worker(rank: int, port: int, text: Tensor, ids: Tensor, queue: mp.Queue) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     mine = slice(rank * 3, rank * 3 + 3)
     a, b = text[mine].clone().requires_grad_(), ids[mine].clone().requires_grad_()
     loss = losses.icl(a, b, 1.5)

@@ -130,9 +130,7 @@ def check_all(data: Prepared, tokenizer: PreTrainedTokenizerFast, rows: np.ndarr
 def test_every_row_of_movielens_100k(kind: str, request: pytest.FixtureRequest) -> None:
     found = datasets.load("ml-100k")
     data = prepare(found.frame, found.schema)
-    tokenizer = (
-        plm.load(kind).tokenizer if kind == "bert-tiny" else request.getfixturevalue(kind)
-    )
+    tokenizer = plm.load(kind).tokenizer if kind == "bert-tiny" else request.getfixturevalue(kind)
     check_all(data, tokenizer, np.arange(len(data.rows)))
 
 

@@ -19,7 +19,15 @@ from altlib import ctr
 from altlib.datasets import Dataset
 from altlib.finetune import CtrModel, click_losses
 from altlib.tabular import Prepared, prepare
-from altlib.training import Batches, Checkpoint, TrainingConfig, accelerator, fit, optimiser, predict
+from altlib.training import (
+    Batches,
+    Checkpoint,
+    TrainingConfig,
+    accelerator,
+    fit,
+    optimiser,
+    predict,
+)
 
 CONFIG = TrainingConfig(epochs=3, batch=64, rate=1e-2)
 

@@ -1,0 +1,61 @@
+"""Which notebooks have to run: `./run_all.sh PROFILE` calls this.
+
+Each rule executes one notebook and leaves a small JSON, its stamp, as output; the executed notebook
+is the log, so that a failed one stays to be read. A rule lists the modules whose change can change
+what its notebook shows. Training is found again under artifacts/ whatever reruns here: only a
+change of configuration or data trains anew.
+"""
+
+import sys
+from pathlib import Path
+
+PROFILE = config.get("profile", "quick")
+STAMP = f"artifacts/stamps/{PROFILE}/{{notebook}}.json"
+
+SHOW = ["altlib/tables.py", "altlib/figures.py"]
+DATA = ["altlib/schema.py", "altlib/fetch.py", "altlib/tabular.py"]
+DATA += sorted(str(path) for path in Path("altlib/datasets").glob("*.py"))
+TEXT = ["altlib/plm.py", "altlib/text.py", "altlib/masking.py"]
+MODELS = sorted(str(path) for path in Path("altlib/ctr").glob("*.py"))
+ALIGN = [*TEXT, *MODELS, "altlib/losses.py", "altlib/alignment.py", "altlib/training.py"]
+TUNE = [*TEXT, *MODELS, "altlib/finetune.py", "altlib/metrics.py", "altlib/training.py"]
+
+# notebook: (notebooks before it, modules)
+NOTEBOOKS = {
+    "01_data": ([], [*DATA, *SHOW]),
+    "02_templating": (["01_data"], [*TEXT, *SHOW]),
+    "03_pretraining": (["02_templating"], [*ALIGN, *SHOW]),
+    "04_finetune_ctr": (["03_pretraining"], [*TUNE, *SHOW]),
+    "05_finetune_lang": (["03_pretraining"], [*TUNE, *SHOW]),
+    "06_finetune_both": (["03_pretraining"], [*TUNE, *SHOW]),
+    "14_report": (
+        ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both"],
+        ["altlib/metrics.py", "altlib/report.py", *SHOW],
+    ),
+}
+
+
+rule all:
+    input:
+        expand(STAMP, notebook=NOTEBOOKS),
+
+
+for position, (name, (before, modules)) in enumerate(NOTEBOOKS.items()):
+
+    rule:
+        name:
+            name
+        input:
+            notebook=f"notebooks/{name}.ipynb",
+            profile=f"config/{PROFILE}.yaml",
+            before=expand(STAMP, notebook=before),
+            modules=modules,
+        output:
+            STAMP.format(notebook=name),
+        log:
+            f"reports/{PROFILE}/notebooks/{name}.ipynb",
+        # A notebook uses all cores: two trainings at once would only slow each other.
+        threads: workflow.cores
+        priority: len(NOTEBOOKS) - position
+        shell:
+            f'"{sys.executable}" -m altlib.execute {{input.notebook}} --out {{log}} -p profile {PROFILE}'
