@@ -22,7 +22,9 @@ def pins(lines: list[str]) -> dict[str, str]:
     for line in lines:
         match = re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)", line)
         assert match, f"not pinned as name==version (and nothing else): {line!r}"
-        found[canonicalize_name(match[1])] = match[2]
+        name = canonicalize_name(match[1])
+        assert name not in found, f"named twice: {line!r}"
+        found[name] = match[2]
     return found
 
 

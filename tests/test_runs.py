@@ -1,0 +1,218 @@
+"""Configurations, keys, and steps that are found or made."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from altlib import runs
+from altlib.runs import Profile, load_profile
+
+TINY = str(Path(__file__).with_name("tiny.yaml"))
+
+
+@pytest.fixture
+def profile(tiny_plm: str) -> Profile:
+    return load_profile(TINY, {"plm": {"name": tiny_plm}})
+
+
+def test_every_profile_of_the_project_is_valid() -> None:
+    names = [path.stem for path in (runs.PROJECT / "config").glob("*.yaml")]
+    assert {"quick", "cpu", "paper"} <= set(names)
+    for name in names:
+        assert load_profile(name).runs()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretraning": {}}, r"no entry 'pretraning'; did you mean 'pretraining'\?"),
+        ({"alignment": {"negative": 3}}, r"'alignment.negative'; did you mean 'negatives'\?"),
+        ({"finetuning": {"ctr": {"epoch": 3}}}, r"'finetuning.ctr.epoch'; did you mean 'epochs'"),
+        ({"pretraining": {"epochs": "many"}}, r"'pretraining.epochs' is 'many': .*integer"),
+        ({"alignment": {"contrast": "cos"}}, r"'alignment.contrast' is 'cos': .*'cosine' or 'dot'"),
+        ({"alignment": {"text_ratio": 2}}, r"text_ratio is 2.0; it must lie in"),
+        ({"seeds": {"alt_crt": [0]}}, r"variant 'alt_crt'; did you mean 'alt_ctr'\?"),
+    ],
+)
+def test_a_fault_in_a_profile_is_one_clear_sentence(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        load_profile(TINY, changes)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_profile_suggests_a_known_one() -> None:
+    with pytest.raises(ValueError, match=r"no profile 'quik'; did you mean 'quick'\?"):
+        load_profile("quik")
+
+
+def test_the_published_preset_sets_every_switch_and_a_profile_s_own_lines_go_first() -> None:
+    published = load_profile(TINY, {"preset": "published", "alignment": {"negatives": 5}})
+    default = load_profile(TINY)
+    assert published.alignment.negatives == 5
+    assert published.alpha == "free"
+    assert published.finetuning.ctr.select_on == "test"
+    assert published.text.pad == "maximum" and published.text.tokens == "sentence"
+    for name, value in runs.PUBLISHED["alignment"].items():
+        assert getattr(published.alignment, name) == value != getattr(default.alignment, name)
+
+
+def test_keys_follow_what_a_step_depends_on_and_nothing_else(tiny_plm: str) -> None:
+    def keys(changes: dict[str, Any]) -> dict[str, str]:
+        made = load_profile(TINY, runs.merged({"plm": {"name": tiny_plm}}, changes))
+        found = {v: runs.finetuning_key(made.run(v, 0)) for v in runs.VARIANTS}
+        return {**found, "pretraining": runs.pretraining_key(made.aligned())}
+
+    base = keys({})
+
+    def changed(changes: dict[str, Any]) -> set[str]:
+        return {name for name, key in keys(changes).items() if key != base[name]}
+
+    aligned = {"alt_ctr", "alt_lang", "alt_both", "pretraining"}
+    assert changed({"alignment": {"negatives": 7}}) == aligned
+    assert changed({"finetuning": {"lang": {"rate": 0.5}}}) == {"plain_lang", "alt_lang"}
+    assert changed({"text": {"max_length": 30}}) == aligned | {"plain_lang", "plain_both"}
+    assert changed({"data": {"min_count": 5}}) == {*runs.VARIANTS, "pretraining"}
+    assert changed({"name": "other", "seeds": {"raw": [3]}}) == set()
+
+
+def test_steps_are_made_once_and_found_again(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = runs.finetune(profile.run("alt_ctr", 0))
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(runs, "fit", never)
+    assert runs.finetune(profile.run("alt_ctr", 0)) == first
+    leftovers = [p for p in (runs.home() / "artifacts").rglob("*") if "unfinished" in p.name]
+    assert not leftovers and not list((runs.home() / "artifacts/checkpoints").iterdir())
+
+
+def test_a_step_that_fails_leaves_nothing_behind(profile: Profile, tmp_path: Path) -> None:
+    def broken(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        runs.found_or_made(tmp_path / "artefact", broken)
+    assert not (tmp_path / "artefact").exists()
+    runs.found_or_made(tmp_path / "artefact", lambda folder: (folder / "whole").touch())
+    assert [p.name for p in (tmp_path / "artefact").iterdir()] == ["whole"]
+
+
+def test_results_hold_what_a_table_needs(profile: Profile) -> None:
+    result = runs.finetune(profile.run("raw", 1))
+    assert result["variant"] == "raw" and result["seed"] == 1 and result["plm"] is None
+    assert len(result["test"]["labels"]) == len(result["test"]["probabilities"]) == 150
+    assert result["train_rows"] == 1200
+    assert {"machine", "versions", "commit", "code", "date"} <= set(result["provenance"])
+    assert result["data"]["split"] == "time" and result["data"]["label rule"]
+    assert str(Path.home()) not in json.dumps(result["provenance"])
+
+
+def test_aligned_weights_are_what_finetuning_starts_from(profile: Profile) -> None:
+    aligned = runs.load_alignment(profile.aligned())
+    model = runs.build_finetuning(profile.run("alt_both", 0))
+    control = runs.build_finetuning(profile.run("plain_both", 0))
+    for mine, theirs in (
+        (model.ctr.ctr, aligned.ctr),
+        (model.lang.encoder, aligned.encoder),
+    ):
+        for name, value in theirs.state_dict().items():
+            assert torch.equal(mine.state_dict()[name], value), name
+    # The heads that alignment does not know are drawn alike for the variant and its control.
+    assert torch.equal(model.lang.classifier.weight, control.lang.classifier.weight)
+    assert not torch.equal(model.ctr.ctr.embedding.weight, control.ctr.ctr.embedding.weight)
+
+
+def test_saved_models_predict_the_same(profile: Profile) -> None:
+    run = profile.run("alt_both", 0)
+    result = runs.finetune(run)
+    folder = runs.home() / "artifacts" / "finetuning" / runs.finetuning_key(run)
+    model = runs.build_finetuning(run)
+    runs.load_model(model, str(folder / "model.safetensors"))
+    data, text = runs.prepare(run.data), runs.sentences(run.data, run.text, run.plm)
+    test = runs.Batches(data, data.of("test"), 64, text)
+    found = runs.predict(model, test, runs.accelerator(run.training))
+    assert np.allclose(found, result["test"]["probabilities"], atol=1e-6)
+
+
+def test_unknown_values_at_inference_do_not_fail(profile: Profile) -> None:
+    data = runs.prepare(profile.data)
+    model = runs.build_finetuning(profile.run("raw", 0)).eval()
+    frame = runs.datasets.load("synthetic", {"rows": 100, "seed": 9}).frame.head(3)
+    frame = frame[data.schema.field_names].astype(str)
+    frame.iloc[0] = "never seen"
+    with torch.no_grad():
+        logits = model(torch.from_numpy(data.vocabulary.encode(frame)), None)["ctr"]
+    assert torch.isfinite(logits).all()
+
+
+def test_other_code_is_warned_of(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.finetune(profile.run("raw", 0))
+    monkeypatch.setattr(runs, "code_checksum", lambda: "other")
+    with pytest.warns(UserWarning, match=r"artifacts/finetuning/.* was made by other code"):
+        runs.finetune(profile.run("raw", 0))
+
+
+def test_a_stamp_does_not_change_with_the_day(profile: Profile) -> None:
+    path = runs.home() / "artifacts" / "stamps" / profile.name / "01_data.json"
+    shown = runs.stamp("01_data", profile, {"data": "abc"})
+    before = path.read_text()
+    assert "commit" in shown and "commit" not in before
+    runs.stamp("01_data", profile, {"data": "abc"})
+    assert path.read_text() == before
+
+
+def command(*words: str, home: Path, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run(
+        [*start, "-m", "altlib.runs", *words],
+        env={**os.environ, "ALTLIB_HOME": str(home), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_two_processes_pretrain_and_finetune_together(tmp_path: Path, tiny_plm: str) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(Path(TINY).read_text().replace("name: tiny,", f"name: {tiny_plm},"))
+    losses, aucs = [], []
+    for processes in (1, 2):
+        home = tmp_path / str(processes)
+        done = command(str(path), "alt_ctr", home=home, processes=processes)
+        assert done.returncode == 0, done.stderr
+        (history,) = home.glob("artifacts/pretraining/*/history.json")
+        losses.append(json.loads(history.read_text())["epochs"][0])
+        (result,) = home.glob("artifacts/finetuning/*/results.json")
+        aucs.append(json.loads(result.read_text())["auc"])
+    # The same rows in the same batches, with other masks: equal but for chance.
+    assert losses[0]["rows"] == losses[1]["rows"]
+    for name, loss in losses[0]["train"].items():
+        assert losses[1]["train"][name] == pytest.approx(loss, rel=0.1), name
+    assert aucs[0] == pytest.approx(aucs[1], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["quik"], "no profile 'quik'; did you mean 'quick'?"),
+        ([TINY, "alt_crt"], "no variant 'alt_crt'; did you mean 'alt_ctr'?"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    done = command(*words, home=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
