@@ -12,14 +12,21 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 
 def gather(x: Tensor) -> Tensor:
-    """All processes' `x` along the first dimension, carrying gradients: [B, D] -> [P * B, D]."""
+    """All processes' `x` along the first dimension: [B, D] -> [P * B, D].
+
+    The own rows carry gradients, P-fold: when every process computes the same loss of all rows and
+    data parallelism averages the processes' gradients, the result is that of a single process. No
+    process has to wait for another's backward pass.
+    """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
-    return torch.cat(all_gather(x))
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    parts[dist.get_rank()] = x.detach() + len(parts) * (x - x.detach())
+    return torch.cat(parts)
 
 
 def icl(text: Tensor, ids: Tensor, scale: Tensor | float) -> Tensor:
@@ -32,11 +39,9 @@ def icl(text: Tensor, ids: Tensor, scale: Tensor | float) -> Tensor:
         ids: projected ID vectors [B, D].
         scale: factor of the inner products, one over the temperature.
     """
-    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-    targets = torch.arange(len(text), device=text.device) + rank * len(text)
-    to_ids = scale * text @ gather(ids).T  # B, P * B
-    to_text = scale * ids @ gather(text).T
-    return (F.cross_entropy(to_ids, targets) + F.cross_entropy(to_text, targets)) / 2
+    logits = scale * gather(text) @ gather(ids).T  # P * B, P * B
+    targets = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
 def mlm(logits: Tensor, targets: Tensor) -> Tensor:

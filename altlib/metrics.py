@@ -108,8 +108,9 @@ def paired_bootstrap(
 
     Args:
         labels: 0 or 1 [N].
-        first: predictions of the first model [N].
-        second: predictions of the second [N].
+        first: predictions of the first model [N], or of its seeds [S, N], whose metrics are
+            averaged.
+        second: predictions of the second, likewise; it may have another number of seeds.
         metric: "auc" (higher is better) or "logloss" (lower is better).
         resamples: how many; the p-value cannot be below 2 / (resamples + 1).
         seed: of the draw.
@@ -122,8 +123,8 @@ def paired_bootstrap(
         raise ValueError(f"There is no bootstrap of '{metric}'; did you mean '{near}'?")
     if resamples < 1:
         raise ValueError(f"A bootstrap needs at least one resample; got {resamples}.")
-    checked, *scores = _checked(labels, first, second)
-    one, two = (_RESAMPLED[metric](checked, score) for score in scores)
+    one, two = (_over_seeds(metric, labels, scores) for scores in (first, second))
+    checked, *_ = _checked(labels)
     once = np.ones(checked.size, dtype=np.int64)
     drawn = np.array([one(times) - two(times) for times in _draws(checked, resamples, seed)])
     low, high = np.quantile(drawn, [0.025, 0.975])
@@ -171,6 +172,13 @@ def _resampled_logloss(labels: Floats, probabilities: Floats) -> Resample:
     clipped = np.clip(probabilities, edge, 1 - edge)
     losses = -np.log(np.where(labels == 1, clipped, 1 - clipped))
     return lambda times: float(np.average(losses, weights=times))
+
+
+def _over_seeds(metric: str, labels: ArrayLike, scores: ArrayLike) -> Resample:
+    """The mean metric of one or several seeds' scores, [N] or [S, N]."""
+    pairs = [_checked(labels, seed) for seed in np.atleast_2d(scores)]
+    parts = [_RESAMPLED[metric](checked, score) for checked, score in pairs]
+    return lambda times: float(np.mean([part(times) for part in parts]))
 
 
 _RESAMPLED = {"auc": _resampled_auc, "logloss": _resampled_logloss}

@@ -28,7 +28,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import yaml
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -50,6 +49,7 @@ from altlib.training import (
     evaluate_alignment,
     fit,
     predict,
+    processes,
     seed_step,
 )
 
@@ -314,7 +314,7 @@ def found_or_made(folder: Path, write: Callable[[Path], None], everyone: bool = 
         write: fills the temporary folder that it is given; it is renamed when all is written.
         everyone: whether all processes take part in `write`; otherwise the main one does.
     """
-    state = PartialState()
+    state = processes()
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     with lock if state.is_main_process else nullcontext():
@@ -607,7 +607,7 @@ def provenance() -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": machine(),
         "threads": torch.get_num_threads(),
-        "processes": PartialState().num_processes,
+        "processes": processes().num_processes,
         "versions": versions(),
         "commit": git("rev-parse", "HEAD"),
         "changed since": bool(git("status", "--porcelain", "--", "altlib", "config")),
@@ -664,10 +664,12 @@ def main() -> None:
     try:
         profile = load_profile(words.profile)
         if words.variant is None:
-            print(pretrain(profile.aligned()))
+            outcome: Any = pretrain(profile.aligned())
         else:
             result = finetune(profile.run(words.variant, words.seed))
-            print({name: result[name] for name in ("auc", "logloss", "seconds")})
+            outcome = {name: result[name] for name in ("auc", "logloss", "seconds")}
+        if processes().is_main_process:
+            print(outcome)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"altlib: {error}")
 

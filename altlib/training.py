@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 from safetensors.torch import load_file, load_model, save_file, save_model
@@ -116,6 +116,12 @@ def seed_step(*numbers: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))
 
 
+def processes() -> PartialState:
+    """This process among those of torchrun or `accelerate launch`; alone without them."""
+    # Without being told, Accelerate takes several processes on CPUs for as many single ones.
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def accelerator(config: TrainingConfig) -> Accelerator:
     """The processes and devices of this run, in the precision that `config` asks for."""
     precision = config.precision
@@ -123,6 +129,7 @@ def accelerator(config: TrainingConfig) -> Accelerator:
         precision = "bf16" if torch.cuda.is_available() else "no"
     # Pretraining leaves the CTR logit unused, finetuning whatever only aligns.
     return Accelerator(
+        cpu=not torch.cuda.is_available(),
         mixed_precision=precision,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )

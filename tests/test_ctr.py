@@ -150,7 +150,7 @@ def test_cross_mix_is_its_formula_expert_by_expert() -> None:
 def test_dcn_mix_chains_its_layers_from_the_same_first_input() -> None:
     model, ids = make_lively("dcnv2").double(), some_ids()
     first = model.embedding(ids).reshape(len(ids), -1)
-    one, two = model.cross
+    one, two = model.cross  # type: ignore[misc]
     middle = one(first, first, torch.softmax(model.gate(first), 1))  # type: ignore[operator]
     last = two(first, middle, torch.softmax(model.gate(middle), 1))  # type: ignore[operator]
     representation, logit = model(ids)

@@ -192,3 +192,16 @@ def test_mistakes_are_named() -> None:
         metrics.paired_bootstrap([0, 1], [0.1, 0.2], [0.1, 0.2], metric="log_loss")
     with pytest.raises(ValueError, match="at least one resample"):
         metrics.paired_bootstrap([0, 1], [0.1, 0.2], [0.1, 0.2], resamples=0)
+
+
+def test_bootstrap_averages_the_metrics_of_seeds() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 300)
+    first = labels + generator.normal(0, 1.0, (3, 300))
+    second = labels + generator.normal(0, 1.5, (2, 300))
+    found = metrics.paired_bootstrap(labels, first, second, resamples=200)
+    means = [np.mean([metrics.auc(labels, seed) for seed in seeds]) for seeds in (first, second)]
+    assert found.difference == pytest.approx(means[0] - means[1])
+    assert found.low < found.difference < found.high
+    same = metrics.paired_bootstrap(labels, first[:1], second[0], resamples=50)
+    assert same == metrics.paired_bootstrap(labels, first[0], second[0], resamples=50)

@@ -1,0 +1,53 @@
+"""The notebooks: committed clean, and each runs by itself on a tiny profile."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from altlib import runs
+from altlib.execute import execute
+
+NOTEBOOKS = sorted((runs.PROJECT / "notebooks").glob("*.ipynb"))
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_without_outputs(path: Path) -> None:
+    book = nbformat.read(path, as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert code[0].metadata["tags"] == ["parameters"]
+    assert book.cells[0].cell_type == "markdown" and book.cells[0].source.startswith("# ")
+    assert f'runs.stamp("{path.stem}"' in code[-1].source
+    assert max(len(cell.source.splitlines()) for cell in code) <= 70
+
+
+@pytest.fixture(scope="module")
+def home(tiny_plm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One home for all notebooks, so that what one has made the next one finds."""
+    folder = tmp_path_factory.mktemp("home")
+    text = TINY.read_text().replace("name: tiny,", f"name: {tiny_plm},")
+    (folder / "tiny.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_on_a_tiny_profile(path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALTLIB_HOME", str(home))
+    out = home / path.name
+    execute(path, out, {"profile": str(home / "tiny.yaml")}, timeout=300)
+    assert out.exists()
+    assert (home / "artifacts" / "stamps" / "tiny" / f"{path.stem}.json").exists()
+
+
+def test_the_report_alone_names_what_is_missing(home: Path) -> None:
+    page = (home / "reports" / "tiny" / "index.html").read_text()
+    assert "runs are missing" not in page
+    for figure in ("auc", "differences", "pretraining", "recovery", "data", "sentences"):
+        assert f'src="figures/{figure}.svg"' in page
+        assert (home / "reports" / "tiny" / "figures" / f"{figure}.svg").exists()
+        assert (home / "reports" / "tiny" / "figures" / f"{figure}.png").exists()
+    header = (home / "reports" / "tiny" / "results.csv").read_text().splitlines()[0]
+    wanted = "dataset profile model variant backbone plm seed auc logloss train_rows seconds"
+    assert set(wanted.split()) <= set(header.split(","))
