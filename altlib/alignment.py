@@ -37,7 +37,8 @@ class AlignmentConfig:
         attention_scaled: divide attention scores by the square root of the hidden size.
         attend_padding: let cross-attention see padding.
         contrast: inner products of ICL: "cosine" with a learnt temperature, or "dot", unnormalised
-            with a fixed one.
+            with a fixed one. The default won by validation AUC of `ALT_ctr` on MovieLens-100K
+            (profile quick, 3 seeds: 0.7617 against 0.7600, no ICL 0.7593, raw 0.7586).
         temperature: of ICL; where it is learnt, at the start.
         mtm_loss: "nce", "sampled" or "full" softmax.
         noise: negatives of MTM from the masked "field", or from "all" features.
