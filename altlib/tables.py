@@ -83,10 +83,15 @@ def recovery(data: Prepared, evaluation: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def history_path(profile: Profile) -> Path:
+    """Where history.json of the profile's pretraining lies."""
+    key = pretraining_key(profile.aligned())
+    return home() / "artifacts" / "pretraining" / key / "history.json"
+
+
 def history(profile: Profile) -> dict[str, Any]:
     """history.json of the profile's pretraining."""
-    folder = home() / "artifacts" / "pretraining" / pretraining_key(profile.aligned())
-    return json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    return json.loads(history_path(profile).read_text(encoding="utf-8"))
 
 
 def results(profile: Profile) -> tuple[list[dict[str, Any]], list[str]]:
@@ -96,12 +101,14 @@ def results(profile: Profile) -> tuple[list[dict[str, Any]], list[str]]:
     first seed where raw has no such one.
     """
     found, missing = [], []
+    history_file = history_path(profile)
+    pretraining = json.loads(history_file.read_text("utf-8")) if history_file.exists() else None
     for config in profile.runs():
         path = home() / "artifacts" / "finetuning" / finetuning_key(config) / "results.json"
         if path.exists():
             result = json.loads(path.read_text(encoding="utf-8"))
-            if config.pretraining is not None:
-                result["pretraining_seconds"] = history(profile)["seconds"]
+            if config.pretraining is not None and pretraining is not None:
+                result["pretraining_seconds"] = pretraining["seconds"]
             found.append(result)
         else:
             missing.append(f"{config.variant}, seed {config.training.seed}")
@@ -153,9 +160,7 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
     The difference is that of the mean AUC over the seeds of both; its interval and p-value are
     those of a paired bootstrap over test rows. DeLong compares the first seeds only.
     """
-    by_variant: dict[str, list[dict[str, Any]]] = {}
-    for result in found:
-        by_variant.setdefault(result["variant"], []).append(result)
+    by_variant = grouped(found)
     raw = by_variant.get("raw")
     lines = []
     for variant, runs in by_variant.items():
@@ -195,9 +200,7 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
 
 def control_table(found: list[dict[str, Any]]) -> pd.DataFrame:
     """Each ALT variant against its control: the same model and budget from unaligned weights."""
-    by_variant: dict[str, list[dict[str, Any]]] = {}
-    for result in found:
-        by_variant.setdefault(result["variant"], []).append(result)
+    by_variant = grouped(found)
     lines = []
     for ours, control in (
         ("alt_ctr", "raw"),
@@ -232,8 +235,7 @@ def cold_table(data: Prepared, found: list[dict[str, Any]]) -> pd.DataFrame:
         for side in ("user", "item"):
             cold = data.cold(rows, side)
             parts |= {f"warm {side}s": ~cold, f"cold {side}s": cold}
-    for variant in dict.fromkeys(result["variant"] for result in found):
-        runs = [result for result in found if result["variant"] == variant]
+    for variant, runs in grouped(found).items():
         labels = np.array(runs[0]["test"]["labels"])
         line: dict[str, Any] = {"variant": LABELS[variant]}
         for name, part in parts.items():
@@ -242,6 +244,14 @@ def cold_table(data: Prepared, found: list[dict[str, Any]]) -> pd.DataFrame:
             line[f"{name} ({part.sum():,} rows)"] = np.mean(aucs) if aucs else np.nan
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def grouped(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each variant, in the order in which they were found."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in found:
+        groups.setdefault(result["variant"], []).append(result)
+    return groups
 
 
 def predictions(runs: list[dict[str, Any]]) -> np.ndarray:
