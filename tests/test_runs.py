@@ -217,3 +217,55 @@ def test_the_command_line_says_what_is_wrong(
     done = command(*words, home=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def planted(tiny_plm: str, options: dict[str, Any], **changes: Any) -> Profile:
+    """A profile on a synthetic set whose structure the method has to find."""
+    base = {
+        "plm": {"name": tiny_plm},
+        "data": {"options": options},
+        "ctr": {"embedding": 16, "hidden": [32]},
+    }
+    return load_profile(TINY, runs.merged(base, changes))
+
+
+def test_mtm_recovers_a_field_from_its_words(tiny_plm: str) -> None:
+    """The genre is one of six; only the title's second word tells it: each item has one row."""
+
+    def recovered(*unseen: str) -> float:
+        profile = planted(
+            tiny_plm,
+            {"rows": 4000, "items": 4000},
+            text={"leave_out": ["user_id", "item_id", "genre", *unseen]},
+            alignment={"mlm": False, "icl": False, "tabular_ratio": 0.34},
+            pretraining={"epochs": 16, "rate": 1e-2, "plm_rate": 3e-3},
+        )
+        history = json.loads((runs.pretrain(profile.aligned()) / "history.json").read_text())
+        return history["epochs"][-1]["evaluation"]["recovery"]["mtm"]["genre"][1]
+
+    assert recovered() > 0.5
+    assert recovered("title") < 0.35
+
+
+def test_words_that_carry_what_sparse_ids_cannot_help_alt_ctr(tiny_plm: str) -> None:
+    """Items have few and noisy labels, but share their topics' words with many other items."""
+
+    def gain(shuffle_texts: bool) -> float:
+        structure = {"topics": 2, "in_ids": 0, "in_words": 0.3, "in_both": 0}
+        profile = planted(
+            tiny_plm,
+            {"rows": 16000, "users": 200, "shuffle_texts": shuffle_texts, **structure},
+            text={"leave_out": ["user_id", "age", "occupation", "item_id"]},
+            # By MLM the ID vector, hence the item's embedding, has to hold the words.
+            alignment={"mtm": False, "icl": False, "text_ratio": 0.34},
+            pretraining={"epochs": 10, "batch": 256, "rate": 2e-2, "plm_rate": 5e-3},
+            finetuning={"ctr": {"epochs": 15, "patience": 3, "rate": 2e-3}},
+        )
+        auc = {
+            variant: np.mean([runs.finetune(profile.run(variant, s))["auc"] for s in (0, 1)])
+            for variant in ("raw", "alt_ctr")
+        }
+        return float(auc["alt_ctr"] - auc["raw"])
+
+    assert gain(shuffle_texts=False) > 0.015
+    assert gain(shuffle_texts=True) < 0.005
