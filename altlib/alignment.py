@@ -177,6 +177,7 @@ class Alignment(nn.Module):
     place: Tensor
     mask_ids: Tensor
     unknown_ids: Tensor
+    twins: Tensor | None
 
     def __init__(
         self,
@@ -219,16 +220,12 @@ class Alignment(nn.Module):
             nn.init.normal_(self.features.weight, std=0.1)
             self.feature_bias = nn.Parameter(torch.zeros(data.features))
         starts = torch.from_numpy(data.vocabulary.starts)
-        self.noise = losses.Noise.unigram(
+        self.noise = losses.Noise(
             torch.from_numpy(np.array(data.counts)), starts, config.noise == "field"
         )
-        self.twin_fields = (
-            torch.tensor(
-                [[g in group for g in range(self.fields)] for group in data.schema.twins()]
-            )
-            if config.twins
-            else None
-        )
+        groups = data.schema.twins() if config.twins else []
+        twins = [[g in group for g in range(self.fields)] for group in groups]
+        self.register_buffer("twins", torch.tensor(twins) if twins else None, persistent=False)
         reserved = torch.from_numpy(data.vocabulary.mask_ids)
         # Feature 0 of the published code is an ordinary value of the first field.
         masks = reserved if config.mask_id == "reserved" else torch.full_like(reserved, 2)
@@ -244,9 +241,6 @@ class Alignment(nn.Module):
     def encode_text(self, tokens: Tensor, attention: Tensor) -> Tensor:
         """The token states [B, L, H] of tokens [B, L] with attention [B, L]."""
         return encode(self.encoder, tokens, attention)
-
-    def _twins(self, device: torch.device) -> Tensor | None:
-        return None if self.twin_fields is None else self.twin_fields.to(device)
 
     def draw_masks(self, ids: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
         """Draws the masked fields of the IDs [B, F] and the masked tokens [B, L], both bool.
@@ -266,15 +260,13 @@ class Alignment(nn.Module):
             return masking.choose_tokens(text.value, self.config.text_ratio, generator)
         present = text.present(self.fields)
         allowed = torch.ones_like(present) if self.config.mask_absent else present
-        twins = self._twins(text.tokens.device)
-        chosen = masking.choose_fields(allowed, self.config.text_ratio, twins, generator)
+        chosen = masking.choose_fields(allowed, self.config.text_ratio, self.twins, generator)
         return masking.tokens_of(chosen, text.field, text.value)
 
     def mask_fields(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draws the masked fields of the IDs [B, F] bool; never one that is unknown."""
         known = ids != self.unknown_ids
-        twins = self._twins(ids.device)
-        return masking.choose_fields(known, self.config.tabular_ratio, twins, generator)
+        return masking.choose_fields(known, self.config.tabular_ratio, self.twins, generator)
 
     def mask(self, ids: Tensor, chosen: Tensor) -> Tensor:
         """ids [B, F] with the chosen fields [B, F] masked."""
@@ -348,7 +340,7 @@ class Alignment(nn.Module):
                 field,
                 self.features.weight,
                 self.feature_bias,
-                self.noise.to(ids.device),
+                self.noise,
                 config.negatives,
             )
         if config.mlm:

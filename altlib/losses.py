@@ -6,12 +6,11 @@ entropy of masked words; MTM tells the masked feature from others by noise contr
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def gather(x: Tensor) -> Tensor:
@@ -53,9 +52,13 @@ def mlm(logits: Tensor, targets: Tensor) -> Tensor:
     return total / (targets != -100).sum().clamp(min=1)
 
 
-@dataclass(frozen=True)
-class Noise:
+class Noise(nn.Module):
     """Where MTM draws its negatives: the unigram distribution of features.
+
+    Args:
+        counts: how often the training split has each feature [V]; 0 for reserved ids.
+        starts: first feature id of each field, and V at the end [F + 1].
+        within_field: draw from the masked field only; otherwise from the features of all fields.
 
     Attributes:
         cumulative: exclusive running sum of the features' counts [V + 1], in float64; a feature
@@ -67,23 +70,14 @@ class Noise:
     low: Tensor
     high: Tensor
 
-    @staticmethod
-    def unigram(counts: Tensor, starts: Tensor, within_field: bool) -> "Noise":
-        """Noise over `counts` [V], within the masked field or over the features of all fields.
-
-        Args:
-            counts: how often the training split has each feature [V]; 0 for reserved ids.
-            starts: first feature id of each field, and V at the end [F + 1].
-            within_field: draw from the masked field only; otherwise from all features.
-        """
-        total = F.pad(counts.double().cumsum(0), (1, 0))
+    def __init__(self, counts: Tensor, starts: Tensor, within_field: bool) -> None:
+        super().__init__()
         low, high = starts[:-1], starts[1:]
         if not within_field:
             low, high = torch.zeros_like(low), torch.full_like(high, len(counts))
-        return Noise(total, low, high)
-
-    def to(self, device: torch.device) -> "Noise":
-        return Noise(self.cumulative.to(device), self.low.to(device), self.high.to(device))
+        total = F.pad(counts.double().cumsum(0), (1, 0))
+        for name, values in (("cumulative", total), ("low", low), ("high", high)):
+            self.register_buffer(name, values, persistent=False)
 
     def draw(self, fields: Tensor, number: int) -> Tensor:
         """`number` features for each entry of `fields` [M], drawn with replacement: [M, K]."""

@@ -54,6 +54,12 @@ class Plm:
     name: str
 
 
+def split_name(name: str) -> tuple[str, str | None]:
+    """A PLM's name without ":k", and k, the number of layers that it asks for."""
+    match = re.fullmatch(r"(.+):(-?\w+)", name)
+    return (match[1], match[2]) if match else (name, None)
+
+
 def load(name: str, dropout: float = 0.1) -> Plm:
     """A PLM in float32 and evaluation mode.
 
@@ -64,8 +70,7 @@ def load(name: str, dropout: float = 0.1) -> Plm:
     Raises:
         ValueError: k is out of range, or the checkpoint lacks what a masked language model needs.
     """
-    match = re.fullmatch(r"(.+):(-?\w+)", name)
-    base, depth = match.groups() if match else (name, None)
+    base, depth = split_name(name)
     folder = fetch.weights(base)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"The folder {folder} of '{name}' holds no config.json.")

@@ -287,7 +287,7 @@ def raw_checksums(dataset: str) -> dict[str, str]:
 @cache
 def weights_checksum(name: str) -> str:
     """SHA-256 of a PLM's weights, by which a key tells apart two folders of one name."""
-    folder = fetch.weights(name.partition(":")[0])
+    folder = fetch.weights(plm.split_name(name)[0])
     files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
     return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
 
@@ -367,7 +367,7 @@ def sentences(
         tokenizer = plm.load(plm_config.name).tokenizer
         TokenTable.build(prepared.values, prepared.schema, tokenizer, text).save(folder)
 
-    name = key(data_key(data), text.template, text.leave_out, plm_config.name.partition(":")[0])
+    name = key(data_key(data), text.template, text.leave_out, plm.split_name(plm_config.name)[0])
     folder = home() / "artifacts" / "text" / key(name, weights_checksum(plm_config.name))
     return TokenTable.load(found_or_made(folder, write), text)
 

@@ -47,7 +47,7 @@ def test_mlm_is_the_mean_over_masked_tokens_only() -> None:
 def test_no_masked_item_gives_zero_and_a_zero_gradient(name: str) -> None:
     table = torch.randn(12, 4)
     query = torch.zeros(0, 4, requires_grad=True)
-    noise = Noise.unigram(COUNTS, STARTS, True)
+    noise = Noise(COUNTS, STARTS, True)
     none = torch.zeros(0, dtype=torch.long)
     loss = losses.MTM[name](query, none, none, table, torch.zeros(12), noise, 3)
     loss.backward()
@@ -59,7 +59,7 @@ def test_no_masked_item_gives_zero_and_a_zero_gradient(name: str) -> None:
 @pytest.mark.parametrize("within_field", [True, False])
 def test_noise_follows_the_unigram_distribution(within_field: bool) -> None:
     torch.manual_seed(0)
-    noise = Noise.unigram(COUNTS, STARTS, within_field)
+    noise = Noise(COUNTS, STARTS, within_field)
     drawn = noise.draw(torch.tensor([1]), 200_000)[0]
     allowed = COUNTS.clone().double()
     if within_field:
@@ -74,7 +74,7 @@ def test_noise_follows_the_unigram_distribution(within_field: bool) -> None:
 @pytest.mark.parametrize("within_field", [True, False])
 def test_nce_equals_a_loop(within_field: bool) -> None:
     query, targets, fields, table, bias = instance()
-    noise = Noise.unigram(COUNTS, STARTS, within_field)
+    noise = Noise(COUNTS, STARTS, within_field)
     torch.manual_seed(1)
     loss = losses.nce(query, targets, fields, table, bias, noise, 4)
     torch.manual_seed(1)
@@ -94,7 +94,7 @@ def test_nce_equals_a_loop(within_field: bool) -> None:
 
 def test_full_softmax_equals_a_loop_within_the_field() -> None:
     query, targets, fields, table, bias = instance()
-    noise = Noise.unigram(COUNTS, STARTS, True)
+    noise = Noise(COUNTS, STARTS, True)
     expected = 0.0
     for m in range(len(query)):
         first, last = int(STARTS[fields[m]]), int(STARTS[fields[m] + 1])
@@ -111,7 +111,7 @@ def test_full_softmax_equals_a_loop_within_the_field() -> None:
 def gradient(name: str, negatives: int) -> Tensor:
     """Gradient of a loss with respect to the query, its scores normalised to probabilities."""
     query, targets, fields, table, bias = instance()
-    noise = Noise.unigram(COUNTS, STARTS, True)
+    noise = Noise(COUNTS, STARTS, True)
     if name == "nce":
         # NCE tends to the likelihood's gradient where the model is normalised: shift each query's
         # scores by its own log partition, which a constant input does.
