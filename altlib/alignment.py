@@ -6,6 +6,7 @@ over the words (MTM); whole rows are told apart by contrast (ICL). The losses co
 """
 
 import math
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -48,7 +49,9 @@ class AlignmentConfig:
         mlm_vocabulary: the softmax runs over the tokens of the "data" only, as MTM's negatives are
             those of the field (no other can be the answer, and most work is saved), or over "all".
         mlm_positions: logits at "masked" tokens only, or at "all" (same loss, more work).
-        plm_passes: 2, or 3 as in the published code, which encodes the unmasked sentence twice.
+        plm_passes: 2, one over the whole sentence and one over the masked; 3 as in the published
+            code, which encodes the whole one twice; or 1, where masks fall on different fields of
+            sentence and IDs, and their masked forms alone serve every loss.
         projection: size of the vectors that ICL compares.
         mtm_size: size of the output embedding of MTM.
         head_dropout: of the new MLM head and of ICL's projections.
@@ -73,7 +76,7 @@ class AlignmentConfig:
     mlm_head: Literal["plm", "new"] = "plm"
     mlm_vocabulary: Literal["data", "all"] = "data"
     mlm_positions: Literal["masked", "all"] = "masked"
-    plm_passes: Literal[2, 3] = 2
+    plm_passes: Literal[1, 2, 3] = 2
     projection: int = 128
     mtm_size: int = 32
     head_dropout: float = 0.2
@@ -86,6 +89,12 @@ class AlignmentConfig:
                 raise ValueError(
                     f"alignment.{name} is {getattr(self, name)}; it must lie in (0, 1]."
                 )
+        if self.plm_passes == 1 and self.text_ratio + self.tabular_ratio > 1:
+            raise ValueError(
+                "With plm_passes = 1 no field is masked twice, so alignment.text_ratio + "
+                f"alignment.tabular_ratio = {self.text_ratio + self.tabular_ratio:g} must be at "
+                "most 1."
+            )
 
 
 class Projection(nn.Module):
@@ -252,14 +261,26 @@ class Alignment(nn.Module):
             torch.Generator(ids.device).manual_seed(seed)
             for seed in torch.randint(2**62, (2,)).tolist()
         )
-        return self.mask_fields(ids, first), self.mask_text(text, second)
+        chosen = self.mask_fields(ids, first)
+        avoided = chosen if self.config.plm_passes == 1 else None
+        return chosen, self.mask_text(text, second, avoided)
 
-    def mask_text(self, text: TextBatch, generator: torch.Generator | None = None) -> Tensor:
-        """Draws the masked tokens [B, L] bool."""
+    def mask_text(
+        self,
+        text: TextBatch,
+        generator: torch.Generator | None = None,
+        avoided: Tensor | None = None,
+    ) -> Tensor:
+        """Draws the masked tokens [B, L] bool, none of them of the `avoided` fields [B, F]."""
         if self.config.text_masking == "token":
-            return masking.choose_tokens(text.value, self.config.text_ratio, generator)
+            value = text.value
+            if avoided is not None:
+                value = value & ~avoided.gather(1, text.field.clamp(min=0))
+            return masking.choose_tokens(value, self.config.text_ratio, generator)
         present = text.present(self.fields)
         allowed = torch.ones_like(present) if self.config.mask_absent else present
+        if avoided is not None:
+            allowed = allowed & ~avoided
         chosen = masking.choose_fields(allowed, self.config.text_ratio, self.twins, generator)
         return masking.tokens_of(chosen, text.field, text.value)
 
@@ -272,36 +293,33 @@ class Alignment(nn.Module):
         """ids [B, F] with the chosen fields [B, F] masked."""
         return torch.where(chosen, self.mask_ids, ids)
 
-    def mlm_logits(self, text: TextBatch, masked: Tensor, vector: Tensor) -> Tensor:
-        """Logits [M, K] of the M masked tokens [B, L], with the unmasked ID vector [B, R].
+    def mlm_logits(self, states: Tensor, masked: Tensor, vector: Tensor) -> Tensor:
+        """Logits [M, K] of the M masked tokens [B, L] from states [B, L, H], ID vectors [B, R].
 
         Column k is the token `self.tokens[k]`.
         """
-        tokens = text.tokens.masked_fill(masked, self.mask_token)
-        states = self.encode_text(tokens, text.attention)
         if self.config.mlm_positions == "all":
             wide = vector[:, None].expand(-1, states.shape[1], -1)
             return self.mlm_head(states, wide, self.tokens)[masked]
         row, _ = masked.nonzero(as_tuple=True)
         return self.mlm_head(states[masked], vector.index_select(0, row), self.tokens)
 
-    def attend(self, ids: Tensor, text: TextBatch, states: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, vector: Tensor, text: TextBatch, states: Tensor) -> tuple[Tensor, Tensor]:
         """Recovers masked ids from the words.
 
         Args:
-            ids: masked ids [B, F].
-            text: the unmasked sentences.
+            vector: ID vectors of masked ids [B, R].
+            text: the sentences.
             states: their token states [B, L, H].
 
         Returns:
             One query into the output embedding for each field [B, F, D], and the attention
             weights over the words [B, L].
         """
-        vector = self.encode_ids(ids)
         visible = torch.ones_like(text.attention) if self.config.attend_padding else text.attention
         context, weights = self.attention(vector, states, visible)
         query = self.to_fields(torch.cat([context, vector], -1))
-        return query.view(len(ids), self.fields, -1), weights
+        return query.view(len(vector), self.fields, -1), weights
 
     def contrast(self, states: Tensor, vector: Tensor) -> Tensor:
         """ICL between `[CLS]` states of states [B, L, H] and ID vectors [B, R]."""
@@ -323,17 +341,14 @@ class Alignment(nn.Module):
         """
         config = self.config
         result: dict[str, Tensor] = {}
-        vector = self.encode_ids(ids)
-        chosen, masked_tokens = self.draw_masks(ids, text)
-        if config.icl or config.mtm:
-            states = self.encode_text(text.tokens, text.attention)
+        views = Views(self, ids, text)
         if config.icl:
-            result["icl"] = self.contrast(states, vector)
+            result["icl"] = self.contrast(views.states, views.vector)
         if config.mtm:
             if config.icl and config.plm_passes == 3:
-                states = self.encode_text(text.tokens, text.attention)
-            query, _ = self.attend(self.mask(ids, chosen), text, states)
-            row, field = chosen.nonzero(as_tuple=True)
+                del views.states  # the published code encodes the same sentences once more
+            query, _ = self.attend(views.masked_vector, text, views.states)
+            row, field = views.masked_fields.nonzero(as_tuple=True)
             result["mtm"] = losses.MTM[config.mtm_loss](
                 query[row, field],
                 ids[row, field],
@@ -344,8 +359,8 @@ class Alignment(nn.Module):
                 config.negatives,
             )
         if config.mlm:
-            logits = self.mlm_logits(text, masked_tokens, vector)
-            result["mlm"] = losses.mlm(logits, self.place[text.tokens[masked_tokens]])
+            logits = self.mlm_logits(views.masked_states, views.masked_tokens, views.vector)
+            result["mlm"] = losses.mlm(logits, self.place[text.tokens[views.masked_tokens]])
         return result
 
     @torch.no_grad()
@@ -357,11 +372,10 @@ class Alignment(nn.Module):
             field; "mlm": the fields of the masked tokens and whether the true token does.
         """
         result = {}
-        chosen, masked_tokens = self.draw_masks(ids, text)
+        views = Views(self, ids, text)
         if self.config.mtm:
-            states = self.encode_text(text.tokens, text.attention)
-            query, _ = self.attend(self.mask(ids, chosen), text, states)
-            row, field = chosen.nonzero(as_tuple=True)
+            query, _ = self.attend(views.masked_vector, text, views.states)
+            row, field = views.masked_fields.nonzero(as_tuple=True)
             scores = query[row, field] @ self.features.weight.T + self.feature_bias
             hits = torch.zeros(len(row), dtype=torch.bool, device=ids.device)
             for f in range(self.fields):
@@ -371,7 +385,46 @@ class Alignment(nn.Module):
                 hits[of] = scores[of, first:last].argmax(-1) + first == ids[row[of], f]
             result["mtm"] = field, hits
         if self.config.mlm:
-            logits = self.mlm_logits(text, masked_tokens, self.encode_ids(ids))
-            hit = logits.argmax(-1) == self.place[text.tokens[masked_tokens]]
-            result["mlm"] = text.field[masked_tokens], hit
+            tokens = views.masked_tokens
+            logits = self.mlm_logits(views.masked_states, tokens, views.vector)
+            result["mlm"] = text.field[tokens], logits.argmax(-1) == self.place[text.tokens[tokens]]
         return result
+
+
+class Views:
+    """What the two towers make of rows, whole and under new masks; computed when asked for.
+
+    In a single pass the masked form stands for the whole one, too.
+
+    Attributes:
+        masked_fields: masked fields of the IDs [B, F] bool.
+        masked_tokens: masked tokens of the sentences [B, L] bool.
+    """
+
+    def __init__(self, model: Alignment, ids: Tensor, text: TextBatch) -> None:
+        self.model, self.ids, self.text = model, ids, text
+        self.single = model.config.plm_passes == 1
+        self.masked_fields, self.masked_tokens = model.draw_masks(ids, text)
+
+    @cached_property
+    def vector(self) -> Tensor:
+        """ID vectors [B, R]."""
+        return self.masked_vector if self.single else self.model.encode_ids(self.ids)
+
+    @cached_property
+    def masked_vector(self) -> Tensor:
+        """ID vectors of the masked ids [B, R]."""
+        return self.model.encode_ids(self.model.mask(self.ids, self.masked_fields))
+
+    @cached_property
+    def states(self) -> Tensor:
+        """Token states [B, L, H]."""
+        if self.single:
+            return self.masked_states
+        return self.model.encode_text(self.text.tokens, self.text.attention)
+
+    @cached_property
+    def masked_states(self) -> Tensor:
+        """Token states of the masked sentences [B, L, H]."""
+        tokens = self.text.tokens.masked_fill(self.masked_tokens, self.model.mask_token)
+        return self.model.encode_text(tokens, self.text.attention)

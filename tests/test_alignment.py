@@ -70,6 +70,7 @@ def losses(case: Case, model: Alignment) -> dict[str, float]:
         ({"contrast": "dot"}, {"icl"}),
         ({"temperature": 0.7}, {"icl"}),
         ({"twins": True}, {"mtm", "mlm"}),
+        ({"plm_passes": 1}, {"icl", "mtm", "mlm"}),
     ],
     ids=str,
 )
@@ -84,6 +85,39 @@ def test_a_switch_changes_the_loss_it_names_and_no_other(
     found = losses(case, changed)
     different = {name for name in plain if found[name] != pytest.approx(plain[name], rel=1e-5)}
     assert different == named
+
+
+@pytest.mark.parametrize(("passes", "ids_passes"), [(1, 1), (2, 2), (3, 2)])
+def test_a_step_encodes_sentences_and_ids_as_often_as_it_says(
+    case: Case, passes: int, ids_passes: int
+) -> None:
+    model = build(case, AlignmentConfig(plm_passes=passes))  # type: ignore[arg-type]
+    calls = []
+    model.encoder.register_forward_hook(lambda *_: calls.append("text"))
+    model.ctr.register_forward_hook(lambda *_: calls.append("ids"))
+    losses(case, model)
+    assert (calls.count("text"), calls.count("ids")) == (passes, ids_passes)
+
+
+@pytest.mark.parametrize("masking", ["field", "token"])
+@pytest.mark.parametrize("twins", [False, True])
+def test_a_single_pass_masks_no_field_twice(case: Case, masking: str, twins: bool) -> None:
+    _, _, ids, text = case
+    config = AlignmentConfig(
+        plm_passes=1, text_ratio=0.5, tabular_ratio=0.5, text_masking=masking, twins=twins
+    )  # type: ignore[arg-type]
+    model = build(case, config)
+    fields, tokens = model.draw_masks(ids, text)
+    in_text = torch.zeros_like(fields)
+    row, _ = tokens.nonzero(as_tuple=True)
+    in_text[row, text.field[tokens]] = True
+    assert fields.any() and in_text.any()
+    assert not (fields & in_text).any()
+
+
+def test_a_single_pass_cannot_mask_more_fields_than_there_are() -> None:
+    with pytest.raises(ValueError, match=r"text_ratio \+ alignment.tabular_ratio = 1.2 must be"):
+        AlignmentConfig(plm_passes=1, text_ratio=0.6, tabular_ratio=0.6)
 
 
 @pytest.mark.parametrize("name", ["icl", "mtm", "mlm"])
@@ -135,7 +169,7 @@ def test_padding_gets_no_attention(case: Case) -> None:
     _, _, ids, text = case
     model = build(case, AlignmentConfig())
     states = model.encode_text(text.tokens, text.attention)
-    _, weights = model.attend(ids, text, states)
+    _, weights = model.attend(model.encode_ids(ids), text, states)
     assert weights[~text.attention].abs().max() == 0
     assert torch.allclose(weights.sum(1), torch.ones(len(ids)))
     other = text.tokens.masked_fill(~text.attention, 9)
@@ -150,9 +184,11 @@ def test_own_head_starts_from_the_plm_s_predictions(case: Case) -> None:
     _, name, ids, text = case
     model = build(case, AlignmentConfig())
     masked = model.mask_text(text)
-    logits = model.mlm_logits(text, masked, model.encode_ids(ids))
+    tokens = text.tokens.masked_fill(masked, 4)
+    own = model.encode_text(tokens, text.attention)
+    logits = model.mlm_logits(own, masked, model.encode_ids(ids))
     whole = plm.load(name, dropout=0.0)
-    states = plm.encode(whole.encoder.eval(), text.tokens.masked_fill(masked, 4), text.attention)
+    states = plm.encode(whole.encoder.eval(), tokens, text.attention)
     assert whole.head is not None
     assert torch.allclose(logits, whole.head(states[masked])[:, model.tokens], atol=1e-5)
 
