@@ -12,7 +12,7 @@ from pathlib import Path
 PROFILE = config.get("profile", "quick")
 STAMP = f"artifacts/stamps/{PROFILE}/{{notebook}}.json"
 
-SHOW = ["altlib/tables.py", "altlib/figures.py"]
+SHOW = ["altlib/tables.py", "altlib/figures.py", "altlib/runs.py"]
 DATA = ["altlib/schema.py", "altlib/fetch.py", "altlib/tabular.py"]
 DATA += sorted(str(path) for path in Path("altlib/datasets").glob("*.py"))
 TEXT = ["altlib/plm.py", "altlib/text.py", "altlib/masking.py"]
@@ -30,7 +30,7 @@ NOTEBOOKS = {
     "06_finetune_both": (["03_pretraining"], [*TUNE, *SHOW]),
     "14_report": (
         ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both"],
-        ["altlib/metrics.py", "altlib/report.py", *SHOW],
+        ["altlib/metrics.py", "altlib/report.py", "altlib/report.html", *SHOW],
     ),
 }
 

@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 unset PYTHONPATH PYTHONHOME
+unset ALTLIB_HOME # Snakemake watches artifacts/ and reports/ of this folder
 
 die() {
   echo "run_all.sh: $*" >&2

@@ -55,7 +55,7 @@ def save(figure: Figure, folder: Path, name: str, alt: str) -> HTML:
 
 
 def data_overview(data: Prepared) -> Figure:
-    """How often each field's features occur in training, by rank, and the rows of each rating."""
+    """How often each field's features occur in training, by rank, and the test split's make-up."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
     starts = data.vocabulary.starts
     colours = sns.color_palette("colorblind", len(data.schema.fields))
@@ -180,17 +180,20 @@ def differences(table: pd.DataFrame) -> Figure:
 
 
 def finetuning_curves(found: list[dict[str, Any]]) -> Figure:
-    """Validation AUC after each epoch of the runs given, one line a run."""
+    """AUC after each epoch on the split that early stopping watches, one line a run."""
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
-    first = found[0]["seed"]
+    named: set[str] = set()
     for result in found:
         aucs = [epoch["evaluation"]["auc"] for epoch in result["history"]["epochs"]]
         aligned = result["variant"].startswith("alt")
         axis.plot(range(1, len(aucs) + 1), aucs, marker="o", markersize=3,
                   color=COLOURS["aligned" if aligned else "unaligned"],
                   linestyle="-" if aligned else "--",
-                  label=result["variant"] if result["seed"] == first else None)  # fmt: skip
-    axis.legend(frameon=False)
-    axis.set(xlabel="epoch", ylabel="validation AUC")
+                  label=None if result["variant"] in named else result["variant"])  # fmt: skip
+        named.add(result["variant"])
+    if found:
+        axis.legend(frameon=False)
+    splits = " or ".join(sorted({result["watched"]["split"] for result in found}))
+    axis.set(xlabel="epoch", ylabel=f"{splits} AUC")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

@@ -28,17 +28,19 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def icl(text: Tensor, ids: Tensor, scale: Tensor | float) -> Tensor:
+def icl(text: Tensor, ids: Tensor, scale: Tensor | float, gathered: bool = True) -> Tensor:
     """Instance-level contrastive loss: row i's sentence against row i's IDs.
 
-    The other rows of the batch, on every process, are the negatives.
+    The other rows of the batch are the negatives, on every process if `gathered`.
 
     Args:
         text: projected text vectors [B, D]; normalise them for a cosine.
         ids: projected ID vectors [B, D].
         scale: factor of the inner products, one over the temperature.
     """
-    logits = scale * gather(text) @ gather(ids).T  # P * B, P * B
+    if gathered:
+        text, ids = gather(text), gather(ids)
+    logits = scale * text @ ids.T  # P * B, P * B
     targets = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 

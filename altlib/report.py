@@ -33,15 +33,19 @@ class Section:
     tables: Sequence[tuple[str, pd.DataFrame]] = ()
 
 
-def basis(data: Mapping[str, Any], profile: str, provenance: Mapping[str, Any]) -> str:
-    """One sentence that says on what a table stands: data, profile, machine, versions."""
-    exact = "" if data.get("exact", True) else " (not the public archive: another checksum)"
-    versions = provenance["versions"]
+def basis(data: Mapping[str, Any], profile: str, provenances: Sequence[Mapping[str, Any]]) -> str:
+    """On what the tables stand: data, profile, and the machines, versions and days of the runs."""
+    exact = "" if data.get("exact", True) else " (not known to be the published copy)"
+    machines = {f"{made['machine']}, {made['threads']} threads": None for made in provenances}
+    versions = {
+        f"torch {made['versions']['torch']}, transformers {made['versions']['transformers']}": None
+        for made in provenances
+    }
+    days = sorted({made["date"] for made in provenances})
     return (
         f"Data: {data['name']}{exact}, {data['rows']:,} rows, split by {data['split']}. "
-        f"Profile: {profile}. Machine: {provenance['machine']}, {provenance['threads']} threads. "
-        f"torch {versions['torch']}, transformers {versions['transformers']}. "
-        f"Made on {provenance['date']}."
+        f"Profile: {profile}. Machine: {'; '.join(machines)}. {'; '.join(versions)}. "
+        f"Made on {' to '.join(sorted({days[0], days[-1]}))}."
     )
 
 

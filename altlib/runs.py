@@ -15,7 +15,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -30,7 +29,7 @@ import torch
 import yaml
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
@@ -79,9 +78,9 @@ class DataConfig:
     dataset: str
     options: dict[str, Any] | None = None
     split: Literal["time", "random"] = "time"
-    seed: int = 0
-    min_count: int = 2
-    rows: int | None = None
+    seed: NonNegativeInt = 0
+    min_count: PositiveInt = 2
+    rows: PositiveInt | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -167,6 +166,15 @@ class Profile:
                 raise ValueError(
                     f"seeds names the variant '{variant}'; {nearest(variant, VARIANTS)}"
                 )
+            if len(set(self.seeds[variant])) < len(self.seeds[variant]):
+                raise ValueError(
+                    f"seeds.{variant} is {self.seeds[variant]}: a seed stands there twice."
+                )
+        if self.pretraining.patience is not None:
+            raise ValueError(
+                "pretraining.patience has no meaning: pretraining watches no AUC and keeps its "
+                "last weights. Leave it out."
+            )
 
     def aligned(self) -> Pretraining:
         """The pretraining that all aligned variants start from."""
@@ -250,7 +258,15 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
     if not path.is_file():
         known = [p.stem for p in (PROJECT / "config").glob("*.yaml")]
         raise ValueError(f"There is no profile '{name}'; {nearest(name, known)}")
-    content = merged(yaml.safe_load(path.read_text(encoding="utf-8")), changes or {})
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path.name} is not a YAML file: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no entries; it needs 'data:', 'plm:' and others.")
+    content = merged(content, changes or {})
     if content.get("preset") == "published":
         content = merged(PUBLISHED, content)
     try:
@@ -269,6 +285,10 @@ def explain(error: ValidationError, file: str) -> str:
             known = known.__dataclass_fields__[part].type
         fields = getattr(known, "__dataclass_fields__", {})
         return f"{file}: there is no entry '{place}'; {nearest(str(first['loc'][-1]), fields)}"
+    if first["type"] == "missing":
+        return f"{file}: the entry '{place}' is missing."
+    if first["type"] == "value_error":
+        return f"{file}: {first['ctx']['error']}"
     return f"{file}: '{place}' is {first['input']!r}: {first['msg']}."
 
 
@@ -293,7 +313,16 @@ def weights_checksum(name: str) -> str:
 
 
 def data_key(config: DataConfig) -> str:
-    return key(config, raw_checksums(config.dataset))
+    """Of prepared data: they are made in seconds, so a change of the code makes them anew."""
+    code = checksum("schema.py", "datasets", "tabular.py")
+    return key(config, raw_checksums(config.dataset), code)
+
+
+def text_key(data: DataConfig, text: TextConfig, plm_config: PlmConfig) -> str:
+    """Of a token table; PLMs of one tokenizer but another depth share it."""
+    name, _ = plm.split_name(plm_config.name)
+    code = checksum("text.py")
+    return key(data_key(data), text.template, text.leave_out, name, weights_checksum(name), code)
 
 
 def pretraining_key(config: Pretraining) -> str:
@@ -367,8 +396,7 @@ def sentences(
         tokenizer = plm.load(plm_config.name).tokenizer
         TokenTable.build(prepared.values, prepared.schema, tokenizer, text).save(folder)
 
-    name = key(data_key(data), text.template, text.leave_out, plm.split_name(plm_config.name)[0])
-    folder = home() / "artifacts" / "text" / key(name, weights_checksum(plm_config.name))
+    folder = home() / "artifacts" / "text" / text_key(data, text, plm_config)
     return TokenTable.load(found_or_made(folder, write), text)
 
 
@@ -400,8 +428,6 @@ def pretrain(config: Pretraining) -> Path:
         training = Batches(data, data.of("train"), config.training.batch, text)
         sample = np.random.default_rng(0).permutation(data.of("validation"))[:4096]
         watched = Batches(data, np.sort(sample), config.training.batch, text)
-        started = time.monotonic()
-        checkpoints = root / "checkpoints" / name
         history = fit(
             model,
             lambda model, batch: model(batch[0], batch[1]),
@@ -409,7 +435,7 @@ def pretrain(config: Pretraining) -> Path:
             lambda model: evaluate_alignment(model, watched, run, seed=0),
             config.training,
             run,
-            checkpoints,
+            root / "checkpoints" / name,
             f"pretraining {config.ctr.backbone} + {config.plm.name}",
             CHECKPOINT_SECONDS,
         )
@@ -419,15 +445,14 @@ def pretrain(config: Pretraining) -> Path:
                 folder / "history.json",
                 {
                     **history,
-                    "seconds": time.monotonic() - started,
                     "rows_per_second": speed(history),
                     "config": asdict(config),
                     "provenance": provenance(),
                 },
             )
-            shutil.rmtree(checkpoints)
 
     folder = found_or_made(root / "pretraining" / name, write, everyone=True)
+    shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
     warn_of_other_code(folder / "history.json")
     return folder
 
@@ -485,8 +510,6 @@ def finetune(config: Finetuning) -> dict[str, Any]:
         training = Batches(data, data.of("train"), config.training.batch, text)
         watched = Batches(data, data.of(config.training.select_on), 1024, text)
         test = Batches(data, data.of("test"), 1024, text)
-        started = time.monotonic()
-        checkpoints = root / "checkpoints" / name
         history = fit(
             model,
             lambda model, batch: click_losses(model(batch[0], batch[1]), batch[2]),
@@ -494,13 +517,15 @@ def finetune(config: Finetuning) -> dict[str, Any]:
             lambda model: scores(data, watched, predict(model, watched, run)),
             config.training,
             run,
-            checkpoints,
+            root / "checkpoints" / name,
             f"finetuning {config.variant}, seed {config.training.seed}",
             CHECKPOINT_SECONDS,
         )
-        seconds = time.monotonic() - started
         probabilities = predict(model, test, run)
-        best = max(history["epochs"], key=lambda epoch: epoch["evaluation"]["auc"])
+        epochs = history["epochs"]
+        kept = epochs[-1]
+        if config.training.patience is not None:
+            kept = max(epochs, key=lambda epoch: epoch["evaluation"]["auc"])
         if run.is_main_process:
             save_model(run.unwrap_model(model), str(folder / "model.safetensors"))
             write_json(
@@ -514,10 +539,10 @@ def finetune(config: Finetuning) -> dict[str, Any]:
                     else config.pretraining and config.pretraining.plm.name,
                     "seed": config.training.seed,
                     **scores(data, test, probabilities),
-                    "watched": best["evaluation"],
-                    "epochs": len(history["epochs"]),
+                    "watched": {"split": config.training.select_on, **kept["evaluation"]},
+                    "epochs": len(epochs),
                     "train_rows": len(training.rows),
-                    "seconds": seconds,
+                    "seconds": history["seconds"],
                     "rows_per_second": speed(history),
                     "history": history,
                     "config": asdict(config),
@@ -530,9 +555,9 @@ def finetune(config: Finetuning) -> dict[str, Any]:
                     },
                 },
             )
-            shutil.rmtree(checkpoints)
 
     folder = found_or_made(root / "finetuning" / name, write, everyone=True)
+    shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
     warn_of_other_code(folder / "results.json")
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
@@ -582,14 +607,20 @@ def machine() -> str:
 
 
 @cache
+def checksum(*names: str) -> str:
+    """SHA-256 of modules and folders of altlib, short."""
+    package = Path(__file__).parent
+    files = [file for name in names for file in (package / name, *(package / name).rglob("*.py"))]
+    content = b"".join(file.read_bytes() for file in sorted(files) if file.suffix == ".py")
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+@cache
 def code_checksum() -> str:
     """SHA-256 of the modules whose code a result depends on."""
-    later = {"tables.py", "figures.py", "report.py", "execute.py", "__init__.py"}
+    later = {"tables.py", "figures.py", "report.py", "report.html", "execute.py", "__init__.py"}
     package = Path(__file__).parent
-    sources = sorted(
-        path for path in package.rglob("*.py") if path.parent != package or path.name not in later
-    )
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    return checksum(*(path.name for path in package.iterdir() if path.name not in later))
 
 
 def git(*words: str) -> str:

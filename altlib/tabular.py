@@ -43,7 +43,7 @@ class Vocabulary:
 
     @property
     def unknown_ids(self) -> np.ndarray:
-        """The id of a rare, unseen or missing value of each field [F]."""
+        """The id of a rare or unseen value of each field [F]."""
         return self.starts[:-1] + 1
 
     def lookup(self, field: int, values: pd.Index) -> np.ndarray:
@@ -55,15 +55,23 @@ class Vocabulary:
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """Feature ids [N, F] of a frame with a column of words for each field.
 
+        What is missing in a row is read as the word that stands for it in the data, too.
+
         Raises:
-            ValueError: a field has no column.
+            ValueError: a field has no column, or one of fractions.
         """
         missing = [name for name in self.fields if name not in frame]
         if missing:
             raise ValueError(
                 f"The frame has no column {missing}; it needs one for each of {self.fields}."
             )
-        columns = [frame[name].fillna(UNKNOWN).astype(str) for name in self.fields]
+        columns = []
+        for name in self.fields:
+            # A gap makes floats of whole numbers, whose words would be "196.0".
+            column = frame[name].astype(object).convert_dtypes()
+            if pd.api.types.is_float_dtype(column):
+                raise ValueError(f"The column '{name}' holds fractions; a field needs words.")
+            columns.append(column.astype(object).where(column.notna(), UNKNOWN).astype(str))
         return np.stack([self.lookup(f, pd.Index(c)) for f, c in enumerate(columns)], axis=1)
 
 
@@ -183,6 +191,35 @@ def split_rows(timestamps: np.ndarray, by: Literal["time", "random"], seed: int)
     return split
 
 
+def check(frame: pd.DataFrame, schema: Schema) -> None:
+    """Raises a ValueError that names the first fault of a frame: its column, row and rule."""
+    for name in [*schema.field_names, "rating", "timestamp"]:
+        if name not in frame:
+            raise ValueError(f"The frame of '{schema.name}' has no column '{name}'.")
+    for name in schema.field_names:
+        kind = frame[name].dtype
+        if not isinstance(kind, pd.CategoricalDtype) or kind.categories.inferred_type != "string":
+            raise ValueError(
+                f"The column '{name}' of '{schema.name}' is {kind}; it must be a categorical one "
+                "of words."
+            )
+    low, high = schema.label.scale
+    faults = {name: frame[name].isna() for name in schema.field_names}
+    faults["rating"] = ~frame["rating"].between(low, high)
+    for name, wrong in faults.items():
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            rule = (
+                f"a rating must lie from {low:g} to {high:g}"
+                if name == "rating"
+                else (f"a value that is not known is the word '{UNKNOWN}'")
+            )
+            raise ValueError(
+                f"The column '{name}' of '{schema.name}' has {frame[name].iloc[row]} in row "
+                f"{row}: {rule}."
+            )
+
+
 def prepare(
     frame: pd.DataFrame,
     schema: Schema,
@@ -204,8 +241,10 @@ def prepare(
         provenance: of the frame; what happens here is added to it.
 
     Raises:
-        ValueError: the label rule leaves a split with one class only, or too few rows.
+        ValueError: the frame has faults, or the label rule leaves a split with one class only, or
+            too few rows.
     """
+    check(frame, schema)
     keep, labels = label(frame["rating"].to_numpy(), schema.label)
     chosen = np.flatnonzero(keep)
     if rows is not None and rows < len(chosen):

@@ -39,6 +39,22 @@ class TextConfig:
     pad: Literal["batch", "maximum"] = "batch"
     tokens: Literal["table", "sentence"] = "table"
 
+    def __post_init__(self) -> None:
+        try:
+            values = self.template.format(field="", value="\0").count("\0")
+        except (KeyError, IndexError, ValueError):
+            values = 0
+        if values != 1:
+            raise ValueError(
+                f"text.template is '{self.template}'; it must hold {{value}} once, may hold "
+                "{field}, and no other braces."
+            )
+
+    def around(self, words: str) -> tuple[str, str]:
+        """The template before and after the value of a field with these words."""
+        head, tail = self.template.format(field=words, value="\0").split("\0")
+        return head, tail
+
 
 @dataclass(frozen=True)
 class TextBatch:
@@ -80,8 +96,8 @@ def specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 
 def pieces(schema: Schema, config: TextConfig, field: int, values: Sequence[str]) -> list[str]:
     """The template filled for each of a field's values, white space made single."""
-    words = schema.fields[field].words
-    return [config.template.format(field=words, value=" ".join(value.split())) for value in values]
+    head, tail = config.around(schema.fields[field].words)
+    return [head + " ".join(value.split()) + tail for value in values]
 
 
 def told_fields(schema: Schema, config: TextConfig) -> list[int]:
@@ -150,10 +166,8 @@ class TokenTable:
                 continue
             texts = pieces(schema, config, field, words)
             gap = "" if field == told[0] else " "
-            head = len(gap) + config.template.format(
-                field=schema.fields[field].words, value="\0"
-            ).index("\0")
-            tail = len(config.template) - config.template.index("{value}") - len("{value}")
+            head, tail = config.around(schema.fields[field].words)
+            start = len(gap) + len(head)
             encoded = tokenizer(
                 [gap + text for text in texts],
                 add_special_tokens=False,
@@ -164,9 +178,9 @@ class TokenTable:
             for text, ids, spans in zip(
                 texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
             ):
-                end = len(gap) + len(text) - tail
+                end = len(gap) + len(text) - len(tail)
                 tokens += ids
-                inside += [first < end and last > head for first, last in spans]
+                inside += [first < end and last > start for first, last in spans]
                 starts.append(len(tokens))
         return TokenTable(
             config=config,
@@ -255,9 +269,7 @@ class SentenceTokens:
         for field in told_fields(self.schema, self.config):
             piece = pieces(self.schema, self.config, field, [self.values[row[field]]])[0]
             value = " ".join(self.values[row[field]].split())
-            head, _ = self.config.template.format(
-                field=self.schema.fields[field].words, value="\0"
-            ).split("\0")
+            head, _ = self.config.around(self.schema.fields[field].words)
             text += " " if text else ""
             begin = len(text) + len(head)
             spans.append((field, begin, begin + len(value)))
@@ -289,8 +301,8 @@ class SentenceTokens:
         for row, (text, spans) in enumerate(told):
             last = [*(begin for _, begin, _ in spans[1:]), len(text) + 1]
             for (f, begin, end), following in zip(spans, last, strict=True):
-                words = self.schema.fields[f].words
-                start = begin - len(self.config.template.split("{value}")[0].format(field=words))
+                head, _ = self.config.around(self.schema.fields[f].words)
+                start = begin - len(head) - 1  # the space before a piece belongs to it
                 stop = following
                 own = real[row] & (ends[row] > start) & (begins[row] < stop)
                 field[row, own] = f

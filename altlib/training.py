@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from pydantic import ConfigDict
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
@@ -50,23 +50,18 @@ class TrainingConfig:
         seed: of weights, order, masks and dropout.
     """
 
-    epochs: int
-    batch: int
-    rate: float
-    plm_rate: float = 5e-5
-    weight_decay: float = 0.0
-    embedding_l2: float = 0.0
+    epochs: PositiveInt
+    batch: PositiveInt
+    rate: NonNegativeFloat
+    plm_rate: NonNegativeFloat = 5e-5
+    weight_decay: NonNegativeFloat = 0.0
+    embedding_l2: NonNegativeFloat = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
-    patience: int | None = None
+    patience: PositiveInt | None = None
     select_on: Literal["validation", "test"] = "validation"
-    accumulation: int = 1
+    accumulation: PositiveInt = 1
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; it must be 1 or more.")
+    seed: NonNegativeInt = 0
 
 
 @dataclass
@@ -163,6 +158,7 @@ def evaluate_alignment(
     names = batches.data.schema.field_names
     totals: dict[str, float] = {}
     hits: dict[str, np.ndarray] = {}
+    # Every process takes all rows, so that each knows the same result.
     for step, rows in enumerate(batches.ordered()):
         ids, text, _ = batches.load(rows, run.device)
         seed_step(seed, step)
@@ -282,7 +278,8 @@ def fit(
 
     Returns:
         "epochs": for each its mean losses, the result of `evaluate` and its training time in
-        seconds; "curve": mean losses over about 50 stretches of each epoch, with the rows seen.
+        seconds; "curve": mean losses over about 50 stretches of each epoch, with the rows seen;
+        "seconds": of everything, evaluation too, and before an interruption.
     """
     optimizer: Any = optimiser(model, config)
     model, optimizer = run.prepare(model, optimizer)
@@ -293,10 +290,13 @@ def fit(
     checkpoint = Checkpoint(folder)
     state: dict[str, Any] = {
         "epoch": 0, "step": 0, "epochs": [], "curve": [], "best": None, "stale": 0, "seconds": 0.0,
-        "rows": 0, "sums": {}, "stretch": {}, "stretch_rows": 0,
+        "rows": 0, "sums": {}, "stretch": {}, "stretch_rows": 0, "elapsed": 0.0,
     }  # fmt: skip
     state = checkpoint.load(inner, optimizer.optimizer) or state
-    per_epoch = math.ceil(len(batches.rows) / batches.size)
+    begun = time.monotonic() - state["elapsed"]
+    # A last batch too small to give each process a row is left out.
+    odd = len(batches.rows) % batches.size
+    per_epoch = len(batches.rows) // batches.size + (odd >= run.num_processes)
     bar = tqdm(
         total=config.epochs * per_epoch,
         initial=state["epoch"] * per_epoch + state["step"],
@@ -306,8 +306,16 @@ def fit(
         dynamic_ncols=True,
     )
     saved = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved
+        state["elapsed"] = time.monotonic() - begun
+        checkpoint.save(inner, optimizer.optimizer, state)
+        saved = time.monotonic()
+
     while state["epoch"] < config.epochs and not stopped(state, config):
         plan = batches.shuffled(config.seed, state["epoch"])
+        plan = [rows for rows in plan if len(rows) >= run.num_processes]
         model.train()
         while state["step"] < len(plan):
             started = time.monotonic()
@@ -326,9 +334,8 @@ def fit(
                 run.backward(total / config.accumulation)
             if synchronise:
                 done = (epoch * len(plan) + step) / (config.epochs * len(plan))
-                factor = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1.0
                 for group in optimizer.param_groups:
-                    group["lr"] = group["rate"] * factor
+                    group["lr"] = group["rate"] * rate_factor(config, done)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             state["step"] += 1
@@ -342,17 +349,21 @@ def fit(
             state["seconds"] += time.monotonic() - started
             due = time.monotonic() - saved >= checkpoint_seconds
             if due and synchronise and not last and run.is_main_process:
-                checkpoint.save(inner, optimizer.optimizer, state)
-                saved = time.monotonic()
+                save()
         finish_epoch(state, evaluate(model), config, checkpoint, inner, run)
         if time.monotonic() - saved >= checkpoint_seconds and run.is_main_process:
-            checkpoint.save(inner, optimizer.optimizer, state)
-            saved = time.monotonic()
+            save()
     bar.close()
     run.wait_for_everyone()
     if config.patience is not None:
         checkpoint.load_best(inner)
-    return {"epochs": state["epochs"], "curve": state["curve"]}
+    seconds = time.monotonic() - begun
+    return {"epochs": state["epochs"], "curve": state["curve"], "seconds": seconds}
+
+
+def rate_factor(config: TrainingConfig, done: float) -> float:
+    """What the learning rates are multiplied by when the share `done` of all steps is taken."""
+    return (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1.0
 
 
 def stopped(state: dict[str, Any], config: TrainingConfig) -> bool:

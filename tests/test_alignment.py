@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -213,8 +214,12 @@ def test_recovery_counts_hits_of_a_model_that_knows(case: Case) -> None:
     model.feature_bias.data.zero_()
     model.feature_bias.data[favourite] = 1e4
     torch.manual_seed(3)
-    field, hit = model.recovery(ids, text)["mtm"]
+    found = model.recovery(ids, text)
+    field, hit = found["mtm"]
     torch.manual_seed(3)
     chosen, _ = model.draw_masks(ids, text)
     row, _ = chosen.nonzero(as_tuple=True)
     assert torch.equal(hit, ids[row, field] == favourite[field])
+    counts = np.split(np.array(case[0].counts), case[0].vocabulary.starts[1:-1])
+    usual = torch.tensor([c.argmax() for c in counts]) + model.mask_ids
+    assert torch.equal(found["most frequent"][1], ids[row, field] == usual[field])

@@ -41,7 +41,7 @@ def test_runs_on_a_tiny_profile(path: Path, home: Path, monkeypatch: pytest.Monk
     assert (home / "artifacts" / "stamps" / "tiny" / f"{path.stem}.json").exists()
 
 
-def test_the_report_alone_names_what_is_missing(home: Path) -> None:
+def test_the_report_is_whole(home: Path) -> None:
     page = (home / "reports" / "tiny" / "index.html").read_text()
     assert "runs are missing" not in page
     for figure in ("auc", "differences", "pretraining", "recovery", "data", "sentences"):
@@ -51,3 +51,19 @@ def test_the_report_alone_names_what_is_missing(home: Path) -> None:
     header = (home / "reports" / "tiny" / "results.csv").read_text().splitlines()[0]
     wanted = "dataset profile model variant backbone plm seed auc logloss train_rows seconds"
     assert set(wanted.split()) <= set(header.split(","))
+
+
+def test_a_report_without_alignment_says_what_is_missing_and_what_flatters(
+    tiny_plm: str, tmp_path: Path
+) -> None:
+    """The preset "published", a run that nobody made, and a notebook with nothing to do."""
+    text = TINY.read_text().replace("name: tiny,", f"name: {tiny_plm},")
+    text = text[: text.index("seeds:")] + "seeds: {raw: [0], alt_lang: [0]}\npreset: published\n"
+    (tmp_path / "bare.yaml").write_text(text)
+    for name in ("02_templating", "04_finetune_ctr", "06_finetune_both", "14_report"):
+        path = runs.PROJECT / "notebooks" / f"{name}.ipynb"
+        execute(path, tmp_path / path.name, {"profile": str(tmp_path / "bare.yaml")}, timeout=300)
+    page = (tmp_path / "reports" / "bare" / "index.html").read_text()
+    assert "These runs are missing: alt_lang, seed 0" in page
+    assert "Early stopping watched the test split" in page
+    assert "<h2>Pretraining</h2>" not in page

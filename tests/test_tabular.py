@@ -8,7 +8,7 @@ import pytest
 
 from altlib.datasets import Dataset
 from altlib.schema import Field, LabelRule, Schema
-from altlib.tabular import Prepared, label, prepare, split_rows
+from altlib.tabular import Prepared, Vocabulary, label, prepare, split_rows
 
 SCHEMA = Schema(
     "small",
@@ -29,6 +29,42 @@ def frame(number: int = 40) -> pd.DataFrame:
             "timestamp": np.arange(number, dtype=np.int64),
         }
     )
+
+
+def with_gap(column: str, row: int) -> pd.DataFrame:
+    made = frame()
+    made.loc[row, column] = np.nan
+    return made
+
+
+@pytest.mark.parametrize(
+    ("faulty", "message"),
+    [
+        (frame().drop(columns="item"), "no column 'item'"),
+        (frame().assign(user="u1"), r"'user' .* must be a categorical one"),
+        (frame().assign(user=pd.Categorical([1] * 40)), r"'user' .* must be a categorical one"),
+        (with_gap("item", 7), "'item' .* has nan in row 7"),
+        (with_gap("rating", 9), "'rating' .* has nan in row 9: a rating must lie from 1 to 5"),
+        (frame().assign(rating=[6.0] * 40), "'rating' .* has 6.0 in row 0"),
+    ],
+)
+def test_a_faulty_frame_is_refused_by_column_and_row(faulty: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(faulty, SCHEMA)
+
+
+def test_words_are_encoded_whatever_holds_them() -> None:
+    vocabulary = prepare(frame(), SCHEMA).vocabulary
+    unknown = vocabulary.unknown_ids[1]
+    users = ["u1", "u2", "u3"]
+    words = pd.DataFrame({"user": users, "item": ["i1", "i2", None]})
+    plain = vocabulary.encode(words)
+    assert plain[2, 1] == unknown and unknown not in plain[:2, 1]
+    assert np.array_equal(vocabulary.encode(words.astype("category")), plain)
+    numbers = Vocabulary(["id"], [["196", "242"]])
+    assert numbers.encode(pd.DataFrame({"id": [196, None, 242]})).tolist() == [[2], [1], [3]]
+    with pytest.raises(ValueError, match="'id' holds fractions"):
+        numbers.encode(pd.DataFrame({"id": [0.5]}))
 
 
 def test_label_rule() -> None:

@@ -40,8 +40,9 @@ def assert_equal(found: TextBatch, expected: TextBatch) -> None:
         TextConfig(pad="maximum"),
         TextConfig(leave_out=("user_id", "item_id")),
         TextConfig(template="the {field}: {value}!"),
+        TextConfig(template="{value} is the {field}."),
     ],
-    ids=["default", "cut", "maximum", "left out", "other template"],
+    ids=["default", "cut", "maximum", "left out", "other template", "value first"],
 )
 def test_assembled_equals_tokenised(
     kind: str, config: TextConfig, synthetic: Dataset, request: pytest.FixtureRequest
@@ -86,6 +87,12 @@ def test_spans_cover_the_value_and_nothing_else(
             inside = batch.tokens[row][(batch.field[row] == f) & batch.value[row]]
             told = wordpiece(values[data.rows[row, f]], add_special_tokens=False)["input_ids"]
             assert inside.tolist() == told
+
+
+@pytest.mark.parametrize("template", ["{field}", "{value} or {value}", "{value} {other}", "{value"])
+def test_a_template_holds_the_value_once(template: str) -> None:
+    with pytest.raises(ValueError, match=r"it must hold \{value\} once"):
+        TextConfig(template=template)
 
 
 def test_saved_and_loaded(

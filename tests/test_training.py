@@ -27,6 +27,7 @@ from altlib.training import (
     fit,
     optimiser,
     predict,
+    rate_factor,
 )
 
 CONFIG = TrainingConfig(epochs=3, batch=64, rate=1e-2)
@@ -76,6 +77,23 @@ def test_it_learns_and_records(data: Prepared, tmp_path: Path) -> None:
     assert np.mean([p["ctr"] for p in history["curve"]]) == pytest.approx(np.mean(losses), rel=0.05)
 
 
+def test_time_before_an_interruption_counts(data: Prepared, tmp_path: Path) -> None:
+    calls: list[float] = []
+
+    def evaluate(m: nn.Module) -> dict[str, float]:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            time.sleep(0.5)
+        elif len(calls) == 2:
+            raise KeyboardInterrupt
+        return {"auc": 0.5}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path, evaluate=evaluate)
+    _, history = train(data, tmp_path, evaluate=evaluate)
+    assert len(history["epochs"]) == 3 and history["seconds"] > 0.5
+
+
 def test_early_stopping_keeps_the_best_weights(data: Prepared, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=9, patience=2)
     seen: list[dict[str, torch.Tensor]] = []
@@ -121,7 +139,18 @@ def test_l2_shrinks_the_id_embeddings(data: Prepared, tmp_path: Path) -> None:
     assert norms[1] < 0.5 * norms[0]
 
 
-def test_cosine_ends_near_zero_and_the_plm_has_its_own_rate() -> None:
+def test_cosine_falls_to_nothing_and_is_used(data: Prepared, tmp_path: Path) -> None:
+    cosine = replace(CONFIG, schedule="cosine", patience=None)
+    assert [rate_factor(cosine, d) for d in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])
+    assert rate_factor(replace(CONFIG, schedule="constant"), 0.9) == 1.0
+    ends = [
+        train(data, tmp_path / name, config)[0].ctr.embedding.weight
+        for name, config in (("a", cosine), ("b", replace(cosine, schedule="constant")))
+    ]
+    assert not torch.allclose(*ends)
+
+
+def test_the_plm_has_its_own_rate() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
