@@ -256,22 +256,35 @@ def predictions(runs: list[dict[str, Any]]) -> np.ndarray:
     return np.array([run["test"]["probabilities"] for run in runs])
 
 
-def verdict(main: pd.DataFrame) -> list[str]:
-    """What the main table says, in plain sentences; a gain counts if its interval excludes 0."""
+def verdict(main: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
+    """What the tables say, in plain sentences; a difference counts if its interval excludes 0.
+
+    Args:
+        main: from `main_table`.
+        controls: from `control_table`.
+    """
     sentences = []
     for _, line in main[main["AUC − raw"].notna()].iterrows():
-        interval = (
-            f"{line['AUC − raw']:+.4f} AUC, 95 % interval {line['low']:+.4f} to {line['high']:+.4f}"
-        )
-        if line["low"] > 0:
-            words = "beats the raw ID-based model"
-        elif line["high"] < 0:
-            words = "is worse than the raw ID-based model"
-        else:
-            words = "is not distinguishable from the raw ID-based model"
         seeds = f"{line['seeds']} seed{'s' if line['seeds'] > 1 else ''}"
-        sentences.append(f"{line['variant']} {words} here ({interval}, {seeds}).")
+        words = judged(line["AUC − raw"], line, "the raw ID-based model")
+        sentences.append(f"{line['variant']} {words}, {seeds}).")
+    for _, line in controls.iterrows():
+        if line["metric"] == "AUC" and line["control"] != LABELS["raw"]:
+            words = judged(line["difference"], line, f"its control, {line['control']}")
+            sentences.append(f"{line['variant']} {words}).")
     return sentences
+
+
+def judged(difference: float, line: pd.Series, other: str) -> str:
+    """A difference in AUC in words, up to an open bracket."""
+    if line["low"] > 0:
+        words = f"beats {other}"
+    elif line["high"] < 0:
+        words = f"is worse than {other}"
+    else:
+        words = f"is not distinguishable from {other}"
+    interval = f"95 % interval {line['low']:+.4f} to {line['high']:+.4f}"
+    return f"{words} here ({difference:+.4f} AUC, {interval}"
 
 
 def warnings(found: list[dict[str, Any]]) -> list[str]:

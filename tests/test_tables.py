@@ -1,0 +1,110 @@
+"""Tables: from results to means, paired differences and sentences."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from altlib import datasets, metrics, tables
+from altlib.datasets import Dataset
+from altlib.tabular import prepare
+
+LABELS = np.random.default_rng(0).integers(2, size=400)
+
+
+def result(variant: str, seed: int, skill: float, split: str = "validation") -> dict[str, Any]:
+    """A run whose predictions follow the labels the more the greater `skill` is."""
+    rng = np.random.default_rng([seed, *variant.encode()])
+    scores = 1 / (1 + np.exp(-(skill * (2 * LABELS - 1) + rng.normal(size=len(LABELS)))))
+    return {
+        "variant": variant,
+        "seed": seed,
+        "backbone": "dcnv2",
+        "plm": "bert-tiny",
+        "auc": metrics.auc(LABELS, scores),
+        "logloss": metrics.logloss(LABELS, scores),
+        "seconds": 10.0 * (seed + 1),
+        "watched": {"split": split, "auc": 0.5, "logloss": 0.7},
+        "test": {"rows": [], "labels": LABELS.tolist(), "probabilities": scores.tolist()},
+    }
+
+
+@pytest.fixture
+def found() -> list[dict[str, Any]]:
+    return [
+        *(result("raw", seed, 0.5) for seed in (0, 1)),
+        *(result("alt_ctr", seed, 1.5) for seed in (0, 1)),
+        result("plain_lang", 0, 0.1),
+        result("alt_lang", 0, 0.1),
+    ]
+
+
+def test_main_table_holds_means_and_differences_from_raw(found: list[dict[str, Any]]) -> None:
+    table = tables.main_table(found).set_index("variant")
+    raw, ours = ([r["auc"] for r in found if r["variant"] == v] for v in ("raw", "alt_ctr"))
+    line = table.loc["ALT_ctr"]
+    assert line["seeds"] == 2 and line["seconds"] == 15.0
+    assert line["AUC"] == pytest.approx(np.mean(ours))
+    assert line["AUC s.d."] == pytest.approx(np.std(ours, ddof=1))
+    assert line["AUC − raw"] == pytest.approx(np.mean(ours) - np.mean(raw))
+    assert line["low"] < line["AUC − raw"] < line["high"]
+    assert line["RelaImpr."] == pytest.approx((np.mean(ours) - 0.5) / (np.mean(raw) - 0.5) - 1)
+    assert pd.isna(table.loc["ID-based model (raw)", "AUC − raw"])
+
+
+def test_a_difference_counts_only_if_its_interval_excludes_nothing(
+    found: list[dict[str, Any]],
+) -> None:
+    controls = tables.control_table(found)
+    said = tables.verdict(tables.main_table(found), controls)
+    assert said[0].startswith("ALT_ctr beats the raw ID-based model here (+")
+    assert said[0].endswith("2 seeds).")
+    assert said[2].startswith("ALT_lang is worse than the raw ID-based model here (-")
+    assert said[3].startswith("ALT_lang is not distinguishable from its control, PLM (unaligned)")
+    assert len(said) == 4
+    assert set(controls["metric"]) == {"AUC", "Logloss"} and len(controls) == 4
+
+
+def test_selection_on_the_test_split_is_told(found: list[dict[str, Any]]) -> None:
+    assert tables.warnings(found) == []
+    assert "watched the test split" in tables.warnings([*found, result("raw", 2, 1, "test")])[0]
+
+
+def test_numbers_are_shown_as_people_read_them() -> None:
+    frame = pd.DataFrame(
+        {"AUC": [0.81234, np.nan], "p": [0.0001, 0.25], "low": [0.1, -0.1], "rows": [1234, 5]}
+    )
+    shown = tables.shown(frame).to_dict("list")
+    assert shown == {
+        "AUC": ["0.8123", "–"],
+        "p": ["< 0.001", "0.250"],
+        "low": ["+0.1000", "-0.1000"],
+        "rows": ["1,234", "5"],
+    }
+
+
+def test_cold_rows_are_scored_apart() -> None:
+    made_up = datasets.load("synthetic", {"rows": 600, "items": 200})
+    data = prepare(made_up.frame, made_up.schema)
+    rows = data.of("test")
+    cold = data.cold(rows, "item")
+    made = result("raw", 0, 1)
+    scores = np.where(cold, 0.5, data.labels[rows])
+    made["test"] = {
+        "rows": rows.tolist(),
+        "labels": data.labels[rows].tolist(),
+        "probabilities": scores.tolist(),
+    }
+    (line,) = tables.cold_table(data, [made]).to_dict("records")
+    assert line[f"cold items ({cold.sum()} rows)"] == 0.5
+    assert line[f"warm items ({(~cold).sum()} rows)"] == 1.0
+
+
+def test_recovery_stands_beside_the_most_frequent(synthetic: Dataset) -> None:
+    data = prepare(synthetic.frame, synthetic.schema)
+    shares = {"mtm": {"genre": [9, 0.5]}, "most frequent": {"genre": [9, 0.25]}, "mlm": {}}
+    table = tables.recovery(data, {"recovery": shares}).set_index("field")
+    line = table.loc["genre"]
+    assert (line["MTM accuracy"], line["most frequent"], line["masked IDs"]) == (0.5, 0.25, 9)
+    assert pd.isna(line["MLM accuracy"]) and pd.isna(table.loc["age", "MTM accuracy"])
