@@ -323,8 +323,8 @@ def test_mtm_recovers_a_field_from_its_words(tiny_plm: str) -> None:
         history = json.loads((runs.pretrain(profile.aligned()) / "history.json").read_text())
         return history["epochs"][-1]["evaluation"]["recovery"]["mtm"]["genre"][1]
 
-    assert recovered() > 0.5
-    assert recovered("title") < 0.35
+    assert recovered() > 0.6
+    assert recovered("title") < 0.4
 
 
 def test_words_that_carry_what_sparse_ids_cannot_help_alt_ctr(tiny_plm: str) -> None:
@@ -347,5 +347,5 @@ def test_words_that_carry_what_sparse_ids_cannot_help_alt_ctr(tiny_plm: str) -> 
         }
         return float(auc["alt_ctr"] - auc["raw"])
 
-    assert gain(shuffle_texts=False) > 0.015
-    assert gain(shuffle_texts=True) < 0.005
+    assert gain(shuffle_texts=False) > 0.02
+    assert gain(shuffle_texts=True) < 0.01
