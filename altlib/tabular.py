@@ -260,13 +260,16 @@ def prepare(
 
     values: list[list[str]] = []
     known: list[list[str]] = []
-    columns, occurrences = [], []
-    for name in schema.field_names:
+    occurrences = []
+    indices = np.empty((len(chosen), len(schema.fields)), np.int32)
+    for f, name in enumerate(schema.field_names):
         codes = frame[name].cat.codes.to_numpy()[chosen]
-        used, codes = np.unique(codes, return_inverse=True)
-        words = frame[name].cat.categories[used].tolist()
-        count = np.bincount(codes[part == 0], minlength=len(words))
-        columns.append(codes + sum(map(len, values)))
+        categories = frame[name].cat.categories
+        used = np.bincount(codes, minlength=len(categories)) > 0
+        first = sum(map(len, values))
+        indices[:, f] = (first + np.cumsum(used, dtype=np.int32) - 1)[codes]
+        words = categories[used].tolist()
+        count = np.bincount(codes[part == 0], minlength=len(categories))[used]
         occurrences.append(count)
         values.append(words)
         known.append([w for w, c in zip(words, count, strict=True) if c >= min_count])
@@ -282,7 +285,7 @@ def prepare(
     prepared = Prepared(
         schema=schema,
         values=values,
-        rows=np.stack(columns, axis=1).astype(np.int32),
+        rows=indices,
         labels=labels,
         split=part,
         vocabulary=vocabulary,

@@ -199,8 +199,8 @@ class TokenTable:
             rows: value indices [B, F].
         """
         size = self.starts.diff().numpy()
-        total = size[rows].sum(1) + len(self.before) + len(self.after)
-        return np.minimum(total, self.config.max_length)
+        total = sum(size[rows[:, f]] for f in range(rows.shape[1]))
+        return np.minimum(total + len(self.before) + len(self.after), self.config.max_length)
 
     def assemble(self, rows: np.ndarray) -> TextBatch:
         """The sentences of `rows`, value indices [B, F], as one padded batch."""

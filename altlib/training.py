@@ -80,20 +80,21 @@ class Batches:
     size: int
     text: TokenTable | SentenceTokens | None = None
 
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row's sentence [N]; the rows, which may lie on disk, are read in parts."""
+        if self.text is None:
+            return np.zeros(len(self.rows))
+        parts = np.array_split(self.rows, 1 + len(self.rows) // 1_000_000)
+        return np.concatenate([self.text.lengths(self.data.rows[part]) for part in parts])
+
     def shuffled(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The rows of each batch of an epoch, in random order; sentences of about equal length."""
         generator = np.random.default_rng([seed, epoch])
-        if self.text is None:
-            lengths = np.zeros(len(self.rows))
-        else:
-            lengths = self.text.lengths(self.data.rows[self.rows])
-        return [self.rows[batch] for batch in buckets(lengths, self.size, generator)]
+        return [self.rows[batch] for batch in buckets(self.lengths(), self.size, generator)]
 
     def ordered(self) -> list[np.ndarray]:
         """The rows of each batch, shortest sentences first, for evaluation."""
-        rows = self.rows
-        if self.text is not None:
-            rows = rows[np.argsort(self.text.lengths(self.data.rows[rows]), kind="stable")]
+        rows = self.rows[np.argsort(self.lengths(), kind="stable")]
         return np.split(rows, range(self.size, len(rows), self.size))
 
     def load(

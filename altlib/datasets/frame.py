@@ -5,6 +5,7 @@ small tables, so their columns are made categorical once and spread over the rat
 """
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,30 @@ def join(
             "timestamp": ratings["timestamp"].to_numpy("int64"),
         }
     )
+
+
+def gathered(schema: Schema, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One frame of parts that need not fit into memory together: text becomes codes part by part.
+
+    Args:
+        schema: the fields.
+        parts: frames with a column of text for each field, `rating` and `timestamp`.
+    """
+    known: dict[str, dict[str, int]] = {name: {} for name in schema.field_names}
+    codes: dict[str, list[np.ndarray]] = {name: [] for name in schema.field_names}
+    numbers: dict[str, list[np.ndarray]] = {"rating": [], "timestamp": []}
+    for part in parts:
+        for name, seen in known.items():
+            local, values = pd.factorize(words(part[name]))
+            place = np.array([seen.setdefault(value, len(seen)) for value in values], np.int32)
+            codes[name].append(place[local])
+        numbers["rating"].append(part["rating"].to_numpy("float32"))
+        numbers["timestamp"].append(part["timestamp"].to_numpy("int64"))
+    columns: dict[str, Any] = {}
+    for name, seen in known.items():
+        whole = np.concatenate(codes.pop(name))
+        columns[name] = pd.Categorical.from_codes(whole, categories=pd.Index(list(seen)))
+    return pd.DataFrame(columns | {n: np.concatenate(p) for n, p in numbers.items()}, copy=False)
 
 
 def record(raw: Raw, counts: dict[str, int], known: dict[str, int]) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""What the benchmarks share: fair timing and the rows of benchmarks.csv."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from altlib import runs
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+        benchmark: what was measured.
+        value: the ratio or figure that the target speaks of.
+        target: ">=7" or "<=15"; empty where a figure is only reported.
+        unit: of `ours` and `peer`, and of `value` where it is no ratio.
+        ours, peer: what stands behind a ratio; None where there is no peer.
+    """
+
+    benchmark: str
+    value: float
+    target: str
+    unit: str
+    ours: float
+    peer: float | None = None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target is met; None without one."""
+        if not self.target:
+            return None
+        limit = float(self.target[2:])
+        return self.value >= limit if self.target.startswith(">=") else self.value <= limit
+
+    def row(self) -> dict[str, object]:
+        """The row of benchmarks.csv."""
+        return {
+            "benchmark": self.benchmark,
+            "value": self.value,
+            "target": self.target,
+            "unit": self.unit,
+            "ours": self.ours,
+            "peer": self.peer,
+            "machine": runs.machine(),
+        }
+
+
+def interleaved(
+    steps: Mapping[str, Callable[[], None]], rounds: int, synchronise: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of each step, one after the other in every round, so that all share what a noisy
+    machine does; the first round warms up and is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if synchronise:
+                torch.cuda.synchronize()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratio(peer: list[float], ours: list[float]) -> float:
+    """Median over rounds of the peer's time over ours."""
+    return statistics.median(p / o for p, o in zip(peer, ours, strict=True))
+
+
+def matmul_step(device: torch.device, dtype: torch.dtype, size: int = 2048) -> Callable[[], None]:
+    """A matrix product of `size`³, to measure what the machine can do at all."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+
+    def step() -> None:
+        a @ b
+
+    return step

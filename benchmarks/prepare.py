@@ -1,0 +1,114 @@
+"""Raw files to ready-to-train ids and token table: time and peak memory."""
+
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from altlib import plm, runs
+from altlib.datasets.frame import gathered
+from altlib.schema import Field, LabelRule, Schema
+from altlib.tabular import Prepared, prepare
+from altlib.text import TextConfig, TokenTable
+from altlib.training import Batches
+from benchmarks.common import Figure
+
+PLM = "minilm-l6"
+FIELDS = 15
+VALUES = 20_000  # distinct values of a generated field
+PART = 500_000
+
+
+def movielens() -> tuple[float, float]:
+    """Seconds and peak memory in GB from the raw MovieLens-1M to ids and token table."""
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["ALTLIB_HOME"] = home
+        started = time.perf_counter()
+        config = runs.DataConfig("ml-1m")
+        runs.prepare(config)
+        runs.sentences(config, TextConfig(), runs.PlmConfig(PLM))
+        return time.perf_counter() - started, peak()
+
+
+def parts(rows: int, schema: Schema) -> Iterator[pd.DataFrame]:
+    """Generated text, part by part."""
+    rng = np.random.default_rng(0)
+    vocabularies = [
+        np.array([f"{name} number {i}" for i in range(VALUES)], object)
+        for name in schema.field_names
+    ]
+    for first in range(0, rows, PART):
+        number = min(PART, rows - first)
+        yield pd.DataFrame(
+            {
+                name: vocabulary[(VALUES * rng.random(number) ** 3).astype(int)]
+                for name, vocabulary in zip(schema.field_names, vocabularies, strict=True)
+            }
+            | {
+                "rating": rng.integers(1, 6, number),
+                "timestamp": np.arange(first, first + number),
+            }
+        )
+
+
+def generated(rows: int) -> tuple[float, float]:
+    """Seconds and peak memory in GB of a generated set, up to its first training batch."""
+    schema = Schema(
+        "generated",
+        tuple(Field(f"f{i}", f"field {i}", "user" if i < 7 else "item") for i in range(FIELDS)),
+        LabelRule(positive_from=4),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        prepare(gathered(schema, parts(rows, schema)), schema).save(Path(folder))
+        data = Prepared.load(Path(folder))
+        table = TokenTable.build(data.values, schema, plm.load(PLM).tokenizer, TextConfig())
+        batches = Batches(data, data.of("train"), 128, table)
+        batches.load(batches.shuffled(0, 0)[0], torch.device("cpu"))
+        return time.perf_counter() - started, peak()
+
+
+def peak() -> float:
+    """Peak memory of this process in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def alone(function: str, *arguments: int) -> tuple[float, float]:
+    """Calls a function of this module in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(globals()[function], arguments)
+
+
+def measure() -> list[Figure]:
+    seconds, memory = alone("movielens")
+    name = "raw MovieLens-1M to ids and token table"
+    figures = [
+        Figure(f"{name}, time", seconds, "<=15", "s", seconds),
+        Figure(f"{name}, peak memory", memory, "<=1.5", "GB", memory),
+    ]
+    small, large = 5_000_000, 20_000_000
+    (first, little), (last, much) = alone("generated", small), alone("generated", large)
+    name = "20 million rows of 15 fields"
+    return [
+        *figures,
+        Figure(f"{name}, peak memory", much, "<=8", "GB", much),
+        Figure(f"{name}, time", last, "", "s", last),
+        Figure("time for 4 times the rows", last / first, "<=4", "s", last, first),
+        Figure("memory for 4 times the rows", much / little, "<=4", "GB", much, little),
+    ]
+
+
+def main() -> None:
+    for figure in measure():
+        print(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""Our pretraining step against the published one, on sentences of MovieLens-1M.
+
+`python -m benchmarks.pretraining` on two cores; `--device cuda` reports rows a second and model
+FLOPs utilisation in bf16 instead.
+"""
+
+import argparse
+import itertools
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import RobertaConfig, RobertaForMaskedLM
+
+from altlib import plm, runs
+from altlib.alignment import Alignment, AlignmentConfig
+from altlib.training import Batches, TrainingConfig, optimiser
+from benchmarks.common import Figure, interleaved, matmul_step, ratio
+from benchmarks.published import PublishedPretraining
+
+DATA = runs.DataConfig("ml-1m")
+TRAINING = TrainingConfig(epochs=1, batch=128, rate=1e-3)
+CPU = torch.device("cpu")
+
+
+def profile(name: str, dropout: float, passes: int, batch: int = 128) -> runs.Pretraining:
+    """A pretraining of DCNv2 with a PLM, everything else by default."""
+    return runs.Pretraining(
+        DATA,
+        runs.TextConfig(),
+        runs.PlmConfig(name, dropout),
+        runs.CtrConfig(),
+        AlignmentConfig(plm_passes=passes),  # type: ignore[arg-type]
+        replace(TRAINING, batch=batch),
+    )
+
+
+class OurStep:
+    """Calls are steps on successive batches, data path included."""
+
+    def __init__(self, config: runs.Pretraining, device: torch.device = CPU) -> None:
+        self.data = runs.prepare(config.data)
+        self.text = runs.sentences(config.data, config.text, config.plm)
+        self.model: Alignment = runs.build_alignment(config).to(device).train()
+        self.optimiser = optimiser(self.model, config.training)
+        self.batches = Batches(self.data, self.data.of("train"), config.training.batch, self.text)
+        self.device = device
+        self.plan: Iterator[np.ndarray] = itertools.cycle(self.batches.shuffled(0, 0))
+        self.inside = 0.0
+
+    def __call__(self) -> None:
+        ids, text, _ = self.batches.load(next(self.plan), self.device)
+        assert text is not None
+        started = time.perf_counter()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            total = torch.stack(list(self.model(ids, text).values())).sum()
+        total.backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.inside += time.perf_counter() - started
+
+
+class PublishedStep:
+    """Calls are steps of the re-enacted published code on random batches."""
+
+    def __init__(self, name: str, dropout: float, batch: int = 128) -> None:
+        self.data = runs.prepare(DATA)
+        torch.manual_seed(0)
+        self.model = PublishedPretraining(self.data, plm.load(name, dropout)).train()
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=1e-3)
+        self.order = np.random.default_rng(0).permutation(self.data.of("train"))
+        self.batch, self.position = batch, 0
+
+    def __call__(self) -> None:
+        rows = self.order[self.position : self.position + self.batch]
+        self.position += self.batch
+        ids = torch.from_numpy(self.data.ids(rows)).long()
+        self.model(self.data.rows[rows].tolist(), ids).backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+
+def repeat(step: Callable[[], None], times: int) -> Callable[[], None]:
+    """A step that is `times` steps, to even out batches of short and long sentences."""
+
+    def many() -> None:
+        for _ in range(times):
+            step()
+
+    return many
+
+
+def against_published(dropout: float, rounds: int) -> list[Figure]:
+    """Two passes and a single pass against the published step."""
+    name, batch, times = "minilm-l6:4", 128, 4
+    steps = {
+        "published": PublishedStep(name, dropout, batch),
+        "two passes": repeat(OurStep(profile(name, dropout, 2, batch)), times),
+        "single pass": repeat(OurStep(profile(name, dropout, 1, batch)), times),
+    }
+    seconds = interleaved(steps, rounds)
+    targets = {
+        ("two passes", 0.0): ">=7",
+        ("two passes", 0.1): ">=6",
+        ("single pass", 0.0): ">=12",
+    }
+    rows = {name: batch * (1 if name == "published" else times) for name in steps}
+    speeds = {name: rows[name] / statistics.median(seconds[name]) for name in steps}
+    return [
+        Figure(
+            f"pretraining step, {kind}, dropout {dropout}",
+            times * ratio(seconds["published"], seconds[kind]),
+            targets.get((kind, dropout), ""),
+            "rows/s",
+            speeds[kind],
+            speeds["published"],
+        )
+        for kind in ("two passes", "single pass")
+    ]
+
+
+def arithmetic(name: str, rounds: int) -> Figure:
+    """Share of the machine's peak in fp32 matrix products that a step's own arithmetic reaches."""
+    step = OurStep(profile(name, 0.0, 2))
+    times, size, products = 8, 2048, 8
+    plan = list(itertools.islice(step.plan, times))
+    with FlopCounterMode(display=False) as counter:
+        step.plan = itertools.cycle(plan)
+        repeat(step, times)()
+    seconds = interleaved(
+        {
+            "step": repeat(step, times),
+            "peak": repeat(matmul_step(CPU, torch.float32, size), products),
+        },
+        rounds,
+    )
+    flops = counter.get_total_flops()
+    ours = [flops / s / 1e9 for s in seconds["step"]]
+    peak = [2 * size**3 * products / s / 1e9 for s in seconds["peak"]]
+    share = statistics.median(o / p for o, p in zip(ours, peak, strict=True))
+    return Figure(
+        f"share of the fp32 matrix-product peak, {name}",
+        100 * share,
+        ">=70",
+        "%: GFLOP/s",
+        statistics.median(ours),
+        statistics.median(peak),
+    )
+
+
+def outside(name: str = "minilm-l6:2") -> Figure:
+    """Share of a step's time outside forward, backward and optimiser: assembly and masking."""
+    step = OurStep(profile(name, 0.0, 2))
+    drawing = 0.0
+    draw = step.model.draw_masks
+
+    def timed(*arguments: object) -> object:
+        nonlocal drawing
+        started = time.perf_counter()
+        masks = draw(*arguments)  # type: ignore[arg-type]
+        drawing += time.perf_counter() - started
+        return masks
+
+    step.model.draw_masks = timed  # type: ignore[method-assign, assignment]
+    repeat(step, 3)()
+    step.inside = drawing = 0.0
+    started = time.perf_counter()
+    repeat(step, 20)()
+    whole = time.perf_counter() - started
+    share = 100 * (whole - step.inside + drawing) / whole
+    return Figure(f"time outside forward, backward and optimiser, {name}", share, "<=3", "%", share)
+
+
+def peak_memory(kind: str, name: str, batch: int) -> float:
+    """Peak memory in GB of a fresh process that takes steps of `kind`."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(steps_of, (kind, name, batch))
+
+
+def steps_of(kind: str, name: str, batch: int) -> float:
+    """Takes three steps and returns the peak memory of this process in GB."""
+    step: Callable[[], None] = (
+        PublishedStep(name, 0.1, batch)
+        if kind == "published"
+        else OurStep(profile(name, 0.1, 2, batch))
+    )
+    repeat(step, 3 if kind == "ours" else 2)()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def memory() -> Figure:
+    """Peak memory of a step at batch 256."""
+    ours, peer = (peak_memory(kind, "minilm-l6:6", 256) for kind in ("ours", "published"))
+    return Figure(
+        "peak memory of a step, batch 256, minilm-l6:6, of the published step's",
+        ours / peer,
+        "<=0.5",
+        "GB",
+        ours,
+        peer,
+    )
+
+
+ROBERTA = {
+    "shape of roberta-base": {},
+    "shape of roberta-large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    },
+}
+
+
+def random_roberta(sizes: dict[str, int], folder: Path) -> str:
+    """A folder with random weights in a shape of RoBERTa, and a tokenizer that fits it."""
+    config = RobertaConfig(vocab_size=50_265, max_position_embeddings=514, pad_token_id=0, **sizes)
+    RobertaForMaskedLM(config).save_pretrained(folder)
+    plm.load("minilm-l6").tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def on_gpu(rounds: int, batch: int = 512) -> list[Figure]:
+    """Rows a second in bf16, and the share of the measured bf16 matrix-product peak."""
+    device, figures = torch.device("cuda"), []
+    with tempfile.TemporaryDirectory() as folder:
+        names = {name: name for name in ("minilm-l6", "mpnet")}
+        names |= {n: random_roberta(s, Path(folder, n)) for n, s in ROBERTA.items()}
+        for label, name in names.items():
+            step = OurStep(profile(name, 0.1, 2, batch), device)
+            step.plan = itertools.cycle(list(itertools.islice(step.plan, 8)))
+            with FlopCounterMode(display=False) as counter:
+                repeat(step, 8)()
+            size, products = 8192, 8
+            seconds = interleaved(
+                {
+                    "step": repeat(step, 8),
+                    "peak": repeat(matmul_step(device, torch.bfloat16, size), products),
+                },
+                rounds,
+                synchronise=True,
+            )
+            ours = counter.get_total_flops() / statistics.median(seconds["step"])
+            peak = 2 * size**3 * products / statistics.median(seconds["peak"])
+            speed = 8 * batch / statistics.median(seconds["step"])
+            figures += [
+                Figure(f"GPU, {label}, rows a second", speed, "", "rows/s", speed),
+                Figure(
+                    f"GPU, {label}, share of the bf16 matrix-product peak",
+                    100 * ours / peak,
+                    "",
+                    "%: TFLOP/s",
+                    ours / 1e12,
+                    peak / 1e12,
+                ),
+            ]
+    return figures
+
+
+def measure(rounds: int = 5) -> list[Figure]:
+    """All figures of the pretraining step on this CPU."""
+    return [
+        *against_published(0.0, rounds),
+        *against_published(0.1, rounds),
+        arithmetic("minilm-l6:4", rounds),
+        arithmetic("minilm-l6:6", rounds),
+        outside(),
+        memory(),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pretraining")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    words = parser.parse_args()
+    for figure in (on_gpu if words.device == "cuda" else measure)(words.rounds):
+        print(figure)
+
+
+if __name__ == "__main__":
+    main()
