@@ -618,7 +618,7 @@ def checksum(*names: str) -> str:
 @cache
 def code_checksum() -> str:
     """SHA-256 of the modules whose code a result depends on."""
-    later = {"tables.py", "figures.py", "report.py", "report.html", "execute.py", "__init__.py"}
+    later = {"tables.py", "figures.py", "report.py", "execute.py", "__init__.py"}
     package = Path(__file__).parent
     return checksum(*(path.name for path in package.iterdir() if path.name not in later))
 

@@ -212,7 +212,7 @@ def check(frame: pd.DataFrame, schema: Schema) -> None:
             rule = (
                 f"a rating must lie from {low:g} to {high:g}"
                 if name == "rating"
-                else (f"a value that is not known is the word '{UNKNOWN}'")
+                else f"a value that is not known is the word '{UNKNOWN}'"
             )
             raise ValueError(
                 f"The column '{name}' of '{schema.name}' has {frame[name].iloc[row]} in row "

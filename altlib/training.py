@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,7 @@ class Batches:
     size: int
     text: TokenTable | SentenceTokens | None = None
 
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each row's sentence [N]; the rows, which may lie on disk, are read in parts."""
         if self.text is None:
@@ -90,11 +92,11 @@ class Batches:
     def shuffled(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The rows of each batch of an epoch, in random order; sentences of about equal length."""
         generator = np.random.default_rng([seed, epoch])
-        return [self.rows[batch] for batch in buckets(self.lengths(), self.size, generator)]
+        return [self.rows[batch] for batch in buckets(self.lengths, self.size, generator)]
 
     def ordered(self) -> list[np.ndarray]:
         """The rows of each batch, shortest sentences first, for evaluation."""
-        rows = self.rows[np.argsort(self.lengths(), kind="stable")]
+        rows = self.rows[np.argsort(self.lengths, kind="stable")]
         return np.split(rows, range(self.size, len(rows), self.size))
 
     def load(

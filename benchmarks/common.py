@@ -1,9 +1,12 @@
 """What the benchmarks share: fair timing and the rows of benchmarks.csv."""
 
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -70,6 +73,37 @@ def interleaved(
 def ratio(peer: list[float], ours: list[float]) -> float:
     """Median over rounds of the peer's time over ours."""
     return statistics.median(p / o for p, o in zip(peer, ours, strict=True))
+
+
+def compared(
+    benchmark: str,
+    target: str,
+    rows: int,
+    peer: Callable[[], None],
+    ours: Callable[[], None],
+    rounds: int,
+) -> Figure:
+    """Rows a second of two steps that both go over `rows` rows."""
+    seconds = interleaved({"peer": peer, "ours": ours}, rounds)
+    return Figure(
+        benchmark,
+        ratio(seconds["peer"], seconds["ours"]),
+        target,
+        "rows/s",
+        rows / statistics.median(seconds["ours"]),
+        rows / statistics.median(seconds["peer"]),
+    )
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module returns in a fresh process, where memory can be measured."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def peak_memory() -> float:
+    """Peak memory of this process in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def matmul_step(device: torch.device, dtype: torch.dtype, size: int = 2048) -> Callable[[], None]:

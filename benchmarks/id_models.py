@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from altlib import ctr, runs
 from altlib.finetune import CtrModel, click_losses
 from altlib.tabular import Prepared
 from altlib.training import Batches, TrainingConfig, accelerator, fit
-from benchmarks.common import Figure, interleaved, ratio
+from benchmarks.common import Figure, compared
 
 BATCH, WIDTH, DNN = 1024, 32, (300, 300, 128)
 TARGETS = {"dcnv2": ">=3", "deepfm": ">=2", "autoint": ">=2.5"}
@@ -87,15 +86,14 @@ def measure(rounds: int = 7, rows: int = 30_720) -> list[Figure]:
         model = CtrModel(
             ctr.build(ctr.CtrConfig(backbone=name), data.features, len(data.schema.fields))
         )
-        seconds = interleaved({"peer": peer_epoch(peer), "ours": our_epoch(model)}, rounds)
         figures.append(
-            Figure(
+            compared(
                 f"training of {ctr.NAMES[name]}",
-                ratio(seconds["peer"], seconds["ours"]),
                 TARGETS[name],
-                "rows/s",
-                rows / statistics.median(seconds["ours"]),
-                rows / statistics.median(seconds["peer"]),
+                rows,
+                peer_epoch(peer),
+                our_epoch(model),
+                rounds,
             )
         )
     return figures

@@ -1,8 +1,5 @@
 """Finetuning and evaluation of `ALT_lang` against a plain transformers loop on the same rows."""
 
-import statistics
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,7 +10,7 @@ from altlib import fetch, plm, runs
 from altlib.finetune import LangModel, click_losses, prediction
 from altlib.text import SentenceTokens
 from altlib.training import Batches, TrainingConfig, optimiser
-from benchmarks.common import Figure, interleaved, ratio
+from benchmarks.common import Figure, compared
 
 PLM, BATCH = "minilm-l6:2", 128
 
@@ -92,24 +89,13 @@ def measure(rounds: int = 5, rows: int = 2048) -> list[Figure]:
     data = runs.prepare(runs.DataConfig("ml-1m"))
     chosen = np.random.default_rng(0).permutation(data.of("train"))[:rows]
     peer, ours = Peer(data, chosen), Ours(data, chosen)
-    figures = []
-    kinds: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
-        "finetuning": (peer.train, ours.train),
-        "evaluation": (peer.evaluate, ours.evaluate),
-    }
-    for kind, (theirs, own) in kinds.items():
-        seconds = interleaved({"peer": theirs, "ours": own}, rounds)
-        figures.append(
-            Figure(
-                f"{kind} of ALT_lang, {PLM}",
-                ratio(seconds["peer"], seconds["ours"]),
-                ">=1.5",
-                "rows/s",
-                rows / statistics.median(seconds["ours"]),
-                rows / statistics.median(seconds["peer"]),
-            )
+    return [
+        compared(f"{kind} of ALT_lang, {PLM}", ">=1.5", rows, theirs, own, rounds)
+        for kind, theirs, own in (
+            ("finetuning", peer.train, ours.train),
+            ("evaluation", peer.evaluate, ours.evaluate),
         )
-    return figures
+    ]
 
 
 def main() -> None:

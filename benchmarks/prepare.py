@@ -1,8 +1,6 @@
 """Raw files to ready-to-train ids and token table: time and peak memory."""
 
-import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from altlib.schema import Field, LabelRule, Schema
 from altlib.tabular import Prepared, prepare
 from altlib.text import TextConfig, TokenTable
 from altlib.training import Batches
-from benchmarks.common import Figure
+from benchmarks.common import Figure, alone, peak_memory
 
 PLM = "minilm-l6"
 FIELDS = 15
@@ -34,7 +32,7 @@ def movielens() -> tuple[float, float]:
         config = runs.DataConfig("ml-1m")
         runs.prepare(config)
         runs.sentences(config, TextConfig(), runs.PlmConfig(PLM))
-        return time.perf_counter() - started, peak()
+        return time.perf_counter() - started, peak_memory()
 
 
 def parts(rows: int, schema: Schema) -> Iterator[pd.DataFrame]:
@@ -72,29 +70,18 @@ def generated(rows: int) -> tuple[float, float]:
         table = TokenTable.build(data.values, schema, plm.load(PLM).tokenizer, TextConfig())
         batches = Batches(data, data.of("train"), 128, table)
         batches.load(batches.shuffled(0, 0)[0], torch.device("cpu"))
-        return time.perf_counter() - started, peak()
-
-
-def peak() -> float:
-    """Peak memory of this process in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-def alone(function: str, *arguments: int) -> tuple[float, float]:
-    """Calls a function of this module in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(globals()[function], arguments)
+        return time.perf_counter() - started, peak_memory()
 
 
 def measure() -> list[Figure]:
-    seconds, memory = alone("movielens")
+    seconds, memory = alone(movielens)
     name = "raw MovieLens-1M to ids and token table"
     figures = [
         Figure(f"{name}, time", seconds, "<=15", "s", seconds),
         Figure(f"{name}, peak memory", memory, "<=1.5", "GB", memory),
     ]
     small, large = 5_000_000, 20_000_000
-    (first, little), (last, much) = alone("generated", small), alone("generated", large)
+    (first, little), (last, much) = alone(generated, small), alone(generated, large)
     name = "20 million rows of 15 fields"
     return [
         *figures,

@@ -6,8 +6,6 @@ FLOPs utilisation in bf16 instead.
 
 import argparse
 import itertools
-import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -23,7 +21,7 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 from altlib import plm, runs
 from altlib.alignment import Alignment, AlignmentConfig
 from altlib.training import Batches, TrainingConfig, optimiser
-from benchmarks.common import Figure, interleaved, matmul_step, ratio
+from benchmarks.common import Figure, alone, interleaved, matmul_step, peak_memory, ratio
 from benchmarks.published import PublishedPretraining
 
 DATA = runs.DataConfig("ml-1m")
@@ -179,12 +177,6 @@ def outside(name: str = "minilm-l6:2") -> Figure:
     return Figure(f"time outside forward, backward and optimiser, {name}", share, "<=3", "%", share)
 
 
-def peak_memory(kind: str, name: str, batch: int) -> float:
-    """Peak memory in GB of a fresh process that takes steps of `kind`."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(steps_of, (kind, name, batch))
-
-
 def steps_of(kind: str, name: str, batch: int) -> float:
     """Takes three steps and returns the peak memory of this process in GB."""
     step: Callable[[], None] = (
@@ -193,12 +185,12 @@ def steps_of(kind: str, name: str, batch: int) -> float:
         else OurStep(profile(name, 0.1, 2, batch))
     )
     repeat(step, 3 if kind == "ours" else 2)()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_memory()
 
 
 def memory() -> Figure:
     """Peak memory of a step at batch 256."""
-    ours, peer = (peak_memory(kind, "minilm-l6:6", 256) for kind in ("ours", "published"))
+    ours, peer = (alone(steps_of, kind, "minilm-l6:6", 256) for kind in ("ours", "published"))
     return Figure(
         "peak memory of a step, batch 256, minilm-l6:6, of the published step's",
         ours / peer,

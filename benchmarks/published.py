@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from altlib import ctr
+from altlib.alignment import Projection
 from altlib.ctr import CtrConfig
 from altlib.plm import Plm
 from altlib.tabular import Prepared
@@ -50,7 +51,9 @@ class PublishedPretraining(nn.Module):
         self.features = nn.Embedding(data.features, 32)
         self.feature_bias = nn.Embedding(data.features, 1)
         self.noise = torch.tensor(data.counts, dtype=torch.float) / float(data.counts.sum())
-        self.projections = nn.ModuleList([Projection(self.hidden), Projection(ids)])
+        self.projections = nn.ModuleList(
+            [Projection(size, 128, 0.2) for size in (self.hidden, ids)]
+        )
 
     def tokenise(self, rows: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens, attention and MLM labels [B, max_length], row after row; -100 is no label."""
@@ -124,18 +127,3 @@ class PublishedPretraining(nn.Module):
         wanted = torch.zeros_like(logit)
         wanted[:, 0] = 1
         return F.binary_cross_entropy_with_logits(logit, wanted, reduction="sum") / len(targets)
-
-
-class Projection(nn.Module):
-    """A residual two-layer projection to 128."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.inward = nn.Linear(size, 128)
-        self.hidden = nn.Linear(128, 128)
-        self.dropout = nn.Dropout(0.2)
-        self.norm = nn.LayerNorm(128)
-
-    def forward(self, x: Tensor) -> Tensor:
-        projected = self.inward(x)
-        return self.norm(projected + self.dropout(self.hidden(F.gelu(projected))))
