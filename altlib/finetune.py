@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from altlib.plm import Plm, encode
+from altlib.plm import Plm, encode_first
 from altlib.text import TextBatch
 
 
@@ -36,8 +36,8 @@ class LangModel(nn.Module):
 
     def forward(self, ids: Tensor, text: TextBatch) -> dict[str, Tensor]:
         """Logits {"lang": [B]} of the sentences."""
-        states = encode(self.encoder, text.tokens, text.attention)
-        return {"lang": self.classifier(states[:, 0]).squeeze(-1)}
+        state = encode_first(self.encoder, text.tokens, text.attention)
+        return {"lang": self.classifier(state).squeeze(-1)}
 
 
 class BothModel(nn.Module):

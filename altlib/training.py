@@ -111,7 +111,11 @@ class Batches:
 
 def seed_step(*numbers: int) -> None:
     """Seeds torch from a tuple of numbers, as (seed, epoch, step, process)."""
-    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))
+    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+    # torch.manual_seed would also note a stack trace for each kind of GPU that is not in use.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
 
 
 def processes() -> PartialState:
@@ -332,10 +336,12 @@ def fit(
             with nullcontext() if synchronise else run.no_sync(model), run.autocast():
                 found = losses(model, batch)
                 total = torch.stack(list(found.values())).sum()
-                if config.embedding_l2:
-                    total = total + config.embedding_l2 * sum(e.square().sum() for e in embeddings)
                 run.backward(total / config.accumulation)
             if synchronise:
+                if config.embedding_l2:  # as a term of the loss it would cost a pass over the table
+                    run.unscale_gradients(optimizer)
+                    for table in embeddings:
+                        table.grad.add_(table.detach(), alpha=2 * config.embedding_l2)
                 done = (epoch * len(plan) + step) / (config.epochs * len(plan))
                 for group in optimizer.param_groups:
                     group["lr"] = group["rate"] * rate_factor(config, done)

@@ -43,7 +43,7 @@ def peers(data: Prepared) -> dict[str, BaseModel]:
     return models
 
 
-def measure(rounds: int = 7, rows: int = 30_720) -> list[Figure]:
+def measure(rounds: int = 5, rows: int = 102_400) -> list[Figure]:
     """Rows a second of one epoch over `rows` rows of MovieLens-1M."""
     data = runs.prepare(runs.DataConfig("ml-1m"))
     chosen = data.of("train")[:rows]

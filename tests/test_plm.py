@@ -110,6 +110,26 @@ def test_padding_gets_no_attention(folder: Path) -> None:
     torch.testing.assert_close(states(part)[ATTENTION], states(part, other)[ATTENTION])
 
 
+def test_the_state_of_cls_alone_is_that_of_all_states(folder: Path) -> None:
+    part = plm.load(str(folder), dropout=0.0)
+    weights = list(part.encoder.parameters())
+    seen: list[int] = []  # tokens that the last linear layer of the encoder works on
+    linear = [module for module in part.encoder.modules() if isinstance(module, nn.Linear)][-1]
+    linear.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    first = plm.encode_first(part.encoder, TOKENS, ATTENTION)
+    whole = plm.encode(part.encoder, TOKENS, ATTENTION)
+    assert seen == [1, TOKENS.shape[1]]
+    torch.testing.assert_close(first, whole[:, 0])
+    found, expected = (
+        torch.autograd.grad(state.square().sum(), weights, allow_unused=True)
+        for state in (first, whole[:, 0])
+    )
+    for f, e in zip(found, expected, strict=True):
+        assert (f is None) == (e is None)
+        if f is not None:
+            torch.testing.assert_close(f, e)
+
+
 def test_depth_keeps_the_first_layers(folder: Path) -> None:
     whole, part = plm.load(str(folder)), plm.load(f"{folder}:2")
     with torch.no_grad():

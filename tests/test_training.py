@@ -39,18 +39,23 @@ def model(data: Prepared) -> CtrModel:
     return CtrModel(ctr.build(config, data.features, len(data.schema.fields)))
 
 
+def click(m: nn.Module, batch: tuple[Any, ...]) -> dict[str, torch.Tensor]:
+    return click_losses(m(batch[0], batch[1]), batch[2])
+
+
 def train(
     data: Prepared,
     folder: Path,
     config: TrainingConfig = CONFIG,
     aucs: list[float] | None = None,
     evaluate: Any = None,
+    losses: Any = click,
 ) -> tuple[nn.Module, dict[str, Any]]:
     left = list(aucs or [])
     made = model(data)
     history = fit(
         made,
-        lambda m, batch: click_losses(m(batch[0], batch[1]), batch[2]),
+        losses,
         Batches(data, data.of("train"), config.batch),
         evaluate or (lambda m: {"auc": left.pop(0) if left else 0.5}),
         config,
@@ -132,11 +137,20 @@ def test_accumulation_equals_a_larger_batch(data: Prepared, tmp_path: Path) -> N
         assert torch.allclose(a, b, atol=1e-5)
 
 
-def test_l2_shrinks_the_id_embeddings(data: Prepared, tmp_path: Path) -> None:
-    plain, _ = train(data, tmp_path / "a")
-    shrunk, _ = train(data, tmp_path / "b", replace(CONFIG, embedding_l2=1.0))
-    norms = [m.ctr.embedding.weight.norm().item() for m in (plain, shrunk)]
-    assert norms[1] < 0.5 * norms[0]
+def test_l2_of_the_id_embeddings_is_a_term_of_the_loss(data: Prepared, tmp_path: Path) -> None:
+    def with_term(m: nn.Module, batch: tuple[Any, ...]) -> dict[str, torch.Tensor]:
+        return {**click(m, batch), "l2": 0.01 * m.ctr.embedding.weight.square().sum()}
+
+    by_term, by_option, without = (
+        train(data, tmp_path / name, config, losses=losses)[0].ctr.embedding.weight
+        for name, config, losses in (
+            ("a", CONFIG, with_term),
+            ("b", replace(CONFIG, embedding_l2=0.01), click),
+            ("c", CONFIG, click),
+        )
+    )
+    assert torch.allclose(by_term, by_option, atol=1e-5)
+    assert not torch.allclose(by_term, without, atol=1e-3)
 
 
 def test_cosine_falls_to_nothing_and_is_used(data: Prepared, tmp_path: Path) -> None:

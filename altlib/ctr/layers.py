@@ -37,6 +37,13 @@ class CtrConfig:
     attention_heads: PositiveInt = 2
 
 
+class Embedding(nn.Embedding):
+    """`nn.Embedding` by `index_select`, whose gradient takes a third of the time on a CPU."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.weight.index_select(0, ids.flatten()).view(*ids.shape, -1)
+
+
 class IdModel(nn.Module):
     """Field embeddings, first-order term and parallel DNN; each backbone adds its `forward`.
 
@@ -56,8 +63,8 @@ class IdModel(nn.Module):
 
     def __init__(self, config: CtrConfig, features: int, fields: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(features, config.embedding)
-        self.linear = nn.Embedding(features, 1)
+        self.embedding = Embedding(features, config.embedding)
+        self.linear = Embedding(features, 1)
         self.bias = nn.Parameter(self.linear.weight.new_zeros(()))
         self.dnn = dnn(fields * config.embedding, config.hidden, config.dropout)
         # Small, so that products of rarely seen features start near nothing; and a feature that
