@@ -9,6 +9,8 @@ change of configuration or data trains anew.
 import sys
 from pathlib import Path
 
+import yaml
+
 PROFILE = config.get("profile", "quick")
 STAMP = f"artifacts/stamps/{PROFILE}/{{notebook}}.json"
 
@@ -28,11 +30,15 @@ NOTEBOOKS = {
     "04_finetune_ctr": (["03_pretraining"], [*TUNE, *SHOW]),
     "05_finetune_lang": (["03_pretraining"], [*TUNE, *SHOW]),
     "06_finetune_both": (["03_pretraining"], [*TUNE, *SHOW]),
+    "09_ablations": (["02_templating"], [*ALIGN, *TUNE, *SHOW]),
     "14_report": (
-        ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both"],
+        ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both", "09_ablations"],
         ["altlib/metrics.py", "altlib/report.py", "altlib/report.html", *SHOW],
     ),
 }
+if "ablation" not in yaml.safe_load(Path(f"config/{PROFILE}.yaml").read_text(encoding="utf-8")):
+    del NOTEBOOKS["09_ablations"]
+    NOTEBOOKS["14_report"][0].remove("09_ablations")
 
 
 rule all:

@@ -179,6 +179,32 @@ def differences(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def ablation(table: pd.DataFrame) -> Figure:
+    """Test AUC of each setting, one panel a variant; whiskers are one standard deviation.
+
+    Args:
+        table: from `tables.ablation_table`.
+    """
+    variants = list(dict.fromkeys(table["variant"]))
+    settings = list(dict.fromkeys(table["pretraining"]))
+    figure, axes = plt.subplots(
+        1, len(variants), figsize=(3.2 * len(variants), 0.4 * len(settings) + 1.2), sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    place = np.arange(len(settings))[::-1]
+    for axis, variant in zip(axes[0], variants, strict=True):
+        lines = table[table["variant"] == variant]
+        axis.errorbar(lines["AUC"], place, xerr=np.nan_to_num(lines["AUC s.d."]), fmt="o",
+                      color=COLOURS["aligned"], capsize=3)  # fmt: skip
+        axis.axvline(lines["AUC"].iloc[0], color="black", linewidth=0.8, linestyle=":")
+        axis.set_yticks(place, settings)
+        axis.set_ylim(-0.6, len(settings) - 0.4)
+        axis.margins(x=0.15)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.set(title=variant, xlabel="test AUC")
+    return figure
+
+
 def finetuning_curves(found: list[dict[str, Any]]) -> Figure:
     """AUC after each epoch on the split that early stopping watches, one line a run."""
     figure, axis = plt.subplots(figsize=(6.4, 3.2))

@@ -119,9 +119,7 @@ def encode(encoder: nn.Module, tokens: torch.Tensor, attention: torch.Tensor) ->
     return output.last_hidden_state
 
 
-def encode_first(
-    encoder: nn.Module, tokens: torch.Tensor, attention: torch.Tensor
-) -> torch.Tensor:
+def encode_first(encoder: nn.Module, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
     """The state of [CLS] alone [B, H], equal to `encode(...)[:, 0]`.
 
     Behind its attention the last layer works on [CLS] only, which saves two thirds of a layer.

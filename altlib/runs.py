@@ -138,6 +138,22 @@ class FinetuningBudgets:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Ablation:
+    """Pretrainings that differ in stated entries, each followed by the same finetunings.
+
+    Attributes:
+        settings: by name, entries to put in place of the profile's, nested as there; the first
+            setting is what the others are compared with.
+        seeds: each is one of pretraining and finetuning, so that settings are compared in pairs.
+        variants: what is finetuned.
+    """
+
+    settings: dict[str, dict[str, Any]]
+    seeds: list[int]
+    variants: list[str]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Profile:
     """Numbers and names of a whole reproduction, read from config/<name>.yaml.
 
@@ -146,6 +162,7 @@ class Profile:
         seeds: for each variant the seeds it is finetuned with.
         preset: "corrected", or "published" for the published code's choices.
         alpha: mixture of `ALT_both`.
+        ablation: what notebook 09 compares.
     """
 
     name: str
@@ -159,6 +176,7 @@ class Profile:
     alignment: AlignmentConfig = AlignmentConfig()
     alpha: Literal["sigmoid", "free"] = "sigmoid"
     preset: Literal["corrected", "published"] = "corrected"
+    ablation: Ablation | None = None
 
     def __post_init__(self) -> None:
         for variant in self.seeds:
@@ -273,6 +291,27 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
         return TypeAdapter(Profile).validate_python({"name": path.stem, **content})
     except ValidationError as error:
         raise ValueError(explain(error, path.name)) from None
+
+
+def ablation_runs(profile: str) -> dict[str, list[Finetuning]]:
+    """The finetunings of each setting of a profile's ablation, by the setting's name.
+
+    Raises:
+        ValueError: the profile has no ablation, or one of its settings is no profile.
+    """
+    ablation = load_profile(profile).ablation
+    if ablation is None:
+        raise ValueError(f"The profile '{profile}' has no entry 'ablation'.")
+    return {
+        name: [
+            load_profile(profile, merged(changes, {"pretraining": {"seed": seed}})).run(
+                variant, seed
+            )
+            for variant in ablation.variants
+            for seed in ablation.seeds
+        ]
+        for name, changes in ablation.settings.items()
+    }
 
 
 def explain(error: ValidationError, file: str) -> str:

@@ -1,7 +1,7 @@
 """Tables of data and results, read from artefacts and results.json only."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,15 @@ import pandas as pd
 
 from altlib import metrics
 from altlib.ctr import NAMES
-from altlib.runs import VARIANTS, Profile, finetuning_key, home, pretraining_key
+from altlib.runs import (
+    VARIANTS,
+    Finetuning,
+    Pretraining,
+    Profile,
+    finetuning_key,
+    home,
+    pretraining_key,
+)
 from altlib.tabular import SPLITS, Prepared
 
 LABELS = {
@@ -84,11 +92,30 @@ def recovery(data: Prepared, evaluation: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def history(profile: Profile) -> dict[str, Any] | None:
-    """history.json of the profile's pretraining; None where there is none yet."""
-    key = pretraining_key(profile.aligned())
-    path = home() / "artifacts" / "pretraining" / key / "history.json"
+def history(config: Pretraining) -> dict[str, Any] | None:
+    """history.json of a pretraining; None where there is none yet."""
+    path = home() / "artifacts" / "pretraining" / pretraining_key(config) / "history.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The results.json of those runs that are there, and the names of those that are not.
+
+    Beside what finetuning wrote stand the seconds and rows of the pretraining behind it.
+    """
+    found, missing = [], []
+    for config in planned:
+        path = home() / "artifacts" / "finetuning" / finetuning_key(config) / "results.json"
+        if path.exists():
+            result = json.loads(path.read_text(encoding="utf-8"))
+            pretraining = history(config.pretraining) if config.pretraining else None
+            if pretraining is not None:
+                result["pretraining_seconds"] = pretraining["seconds"]
+                result["pretraining_rows"] = sum(epoch["rows"] for epoch in pretraining["epochs"])
+            found.append(result)
+        else:
+            missing.append(f"{config.variant}, seed {config.training.seed}")
+    return found, missing
 
 
 def results(profile: Profile) -> tuple[list[dict[str, Any]], list[str]]:
@@ -97,17 +124,7 @@ def results(profile: Profile) -> tuple[list[dict[str, Any]], list[str]]:
     RelaImpr. is (AUC - 0.5) / (AUC of raw - 0.5) - 1, against raw with the same seed, or with its
     first seed where raw has no such one.
     """
-    found, missing = [], []
-    pretraining = history(profile)
-    for config in profile.runs():
-        path = home() / "artifacts" / "finetuning" / finetuning_key(config) / "results.json"
-        if path.exists():
-            result = json.loads(path.read_text(encoding="utf-8"))
-            if config.pretraining is not None and pretraining is not None:
-                result["pretraining_seconds"] = pretraining["seconds"]
-            found.append(result)
-        else:
-            missing.append(f"{config.variant}, seed {config.training.seed}")
+    found, missing = stored(profile.runs())
     raw = {result["seed"]: result["auc"] for result in found if result["variant"] == "raw"}
     for result in found:
         base = raw.get(result["seed"], next(iter(raw.values()), None))
@@ -223,6 +240,57 @@ def control_table(found: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def ablation_table(found: Mapping[str, list[dict[str, Any]]]) -> pd.DataFrame:
+    """AUC of each variant in each setting of an ablation, against the first setting.
+
+    The difference is that of the mean AUC over seeds, with the interval and p-value of a paired
+    bootstrap over test rows; beside it stands on how many of the seeds it is positive.
+
+    Args:
+        found: the results of each setting, from `stored`; a variant that is missing somewhere is
+            left out.
+    """
+    first = next(iter(found))
+    lines = []
+    groups = {setting: grouped(runs) for setting, runs in found.items()}
+    for variant, base in groups[first].items():
+        seeds = [run["seed"] for run in base]
+        of = {setting: group.get(variant, []) for setting, group in groups.items()}
+        if any([run["seed"] for run in runs] != seeds for runs in of.values()):
+            continue
+        for setting, runs in of.items():
+            aucs = [run["auc"] for run in runs]
+            auc, auc_sd = metrics.mean_sd(aucs)
+            line = {
+                "variant": LABELS[variant],
+                "pretraining": setting,
+                "pretraining rows": runs[0]["pretraining_rows"],
+                "pretraining seconds": float(np.mean([r["pretraining_seconds"] for r in runs])),
+                "seeds": len(runs),
+                "AUC": auc,
+                "AUC s.d.": auc_sd,
+                "difference": np.nan,
+                "low": np.nan,
+                "high": np.nan,
+                "p": np.nan,
+                "seeds in favour": "–",
+            }
+            if setting != first:
+                paired = metrics.paired_bootstrap(
+                    base[0]["test"]["labels"], predictions(runs), predictions(base)
+                )
+                better = sum(a > run["auc"] for a, run in zip(aucs, base, strict=True))
+                line |= {
+                    "difference": paired.difference,
+                    "low": paired.low,
+                    "high": paired.high,
+                    "p": paired.p_value,
+                    "seeds in favour": f"{better} of {len(runs)}",
+                }
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
 def cold_table(data: Prepared, found: list[dict[str, Any]]) -> pd.DataFrame:
     """Mean AUC over seeds on the test rows whose user is warm or cold, and likewise the item."""
     lines = []
@@ -308,7 +376,7 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             return f"{value:+.4f}"
         if name.startswith("p (") or name == "p":
             return "< 0.001" if value < 0.001 else f"{value:.3f}"
-        if name == "seconds":
+        if name.endswith("seconds"):
             return f"{value:,.0f}"
         if isinstance(value, (int, np.integer)):
             return f"{value:,}"

@@ -108,3 +108,21 @@ def test_recovery_stands_beside_the_most_frequent(synthetic: Dataset) -> None:
     line = table.loc["genre"]
     assert (line["MTM accuracy"], line["most frequent"], line["masked IDs"]) == (0.5, 0.25, 9)
     assert pd.isna(line["MLM accuracy"]) and pd.isna(table.loc["age", "MTM accuracy"])
+
+
+def test_an_ablation_is_compared_with_its_first_setting_in_pairs() -> None:
+    cost = {"pretraining_rows": 1000, "pretraining_seconds": 5.0}
+    found = {
+        "two": [result("alt_ctr", seed, 0.5) | cost for seed in (0, 1)],
+        "one": [result("alt_ctr", seed, skill) | cost for seed, skill in ((0, 0.2), (1, 0.8))],
+    }
+    found["one"].append(result("alt_lang", 0, 0.5) | cost)  # the first setting has no such run
+    table = tables.ablation_table(found).set_index("pretraining")
+    assert list(table["variant"]) == ["ALT_ctr"] * 2
+    means = {name: np.mean([r["auc"] for r in runs[:2]]) for name, runs in found.items()}
+    assert table.loc["one", "difference"] == pytest.approx(means["one"] - means["two"])
+    assert table.loc["one", "low"] < table.loc["one", "difference"] < table.loc["one", "high"]
+    assert table.loc["one", "seeds in favour"] == "1 of 2"
+    assert pd.isna(table.loc["two", "difference"])
+    found["one"] = found["one"][:1]
+    assert tables.ablation_table(found).empty  # seeds that differ are no pairs
