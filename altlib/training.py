@@ -48,6 +48,8 @@ class TrainingConfig:
         select_on: the split whose AUC early stopping watches.
         accumulation: batches whose gradients make one optimiser step.
         precision: "auto" is bf16 on a GPU and fp32 on a CPU, where bf16 is slower.
+        compile: by torch.compile; takes a minute or two at the start and needs a C++ compiler, and
+            a run is then not repeatable to the last bit.
         seed: of weights, order, masks and dropout.
     """
 
@@ -62,6 +64,7 @@ class TrainingConfig:
     select_on: Literal["validation", "test"] = "validation"
     accumulation: PositiveInt = 1
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    compile: bool = False
     seed: NonNegativeInt = 0
 
 
@@ -289,6 +292,8 @@ def fit(
         "seconds": of everything, evaluation too, and before an interruption.
     """
     optimizer: Any = optimiser(model, config)
+    if config.compile:
+        model.compile(dynamic=True)  # one graph for sentences of all lengths
     model, optimizer = run.prepare(model, optimizer)
     inner = run.unwrap_model(model)
     embeddings = [

@@ -53,6 +53,8 @@ class OurStep:
         self.device = device
         self.plan: Iterator[np.ndarray] = itertools.cycle(self.batches.shuffled(0, 0))
         self.inside = 0.0
+        if device.type == "cuda":
+            self.model.compile(dynamic=True)
 
     def __call__(self) -> None:
         ids, text, _ = self.batches.load(next(self.plan), self.device)

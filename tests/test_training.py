@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,9 +34,9 @@ from altlib.training import (
 CONFIG = TrainingConfig(epochs=3, batch=64, rate=1e-2)
 
 
-def model(data: Prepared) -> CtrModel:
+def model(data: Prepared, dropout: float = 0.1) -> CtrModel:
     torch.manual_seed(0)
-    config = ctr.CtrConfig(embedding=8, hidden=(16,), dropout=0.1)
+    config = ctr.CtrConfig(embedding=8, hidden=(16,), dropout=dropout)
     return CtrModel(ctr.build(config, data.features, len(data.schema.fields)))
 
 
@@ -50,9 +51,10 @@ def train(
     aucs: list[float] | None = None,
     evaluate: Any = None,
     losses: Any = click,
+    dropout: float = 0.1,
 ) -> tuple[nn.Module, dict[str, Any]]:
     left = list(aucs or [])
-    made = model(data)
+    made = model(data, dropout)
     history = fit(
         made,
         losses,
@@ -151,6 +153,19 @@ def test_l2_of_the_id_embeddings_is_a_term_of_the_loss(data: Prepared, tmp_path:
     )
     assert torch.allclose(by_term, by_option, atol=1e-5)
     assert not torch.allclose(by_term, without, atol=1e-3)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_learns_the_same(data: Prepared, tmp_path: Path) -> None:
+    once = replace(CONFIG, epochs=1, patience=None)
+    plain, compiled = (
+        train(data, tmp_path / name, config, dropout=0.0)[0]
+        for name, config in (("a", once), ("b", replace(once, compile=True)))
+    )
+    assert compiled._compiled_call_impl is not None
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    for a, b in zip(plain.parameters(), compiled.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_cosine_falls_to_nothing_and_is_used(data: Prepared, tmp_path: Path) -> None:
