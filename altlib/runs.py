@@ -152,6 +152,24 @@ class Ablation:
     seeds: list[int]
     variants: list[str]
 
+    def __post_init__(self) -> None:
+        for what in ("settings", "seeds", "variants"):
+            if not getattr(self, what):
+                raise ValueError(f"ablation.{what} is empty; it needs at least one entry.")
+        for variant in self.variants:
+            if variant not in VARIANTS or not VARIANTS[variant][1]:
+                aligned = [name for name, (_, starts_aligned) in VARIANTS.items() if starts_aligned]
+                raise ValueError(
+                    f"ablation.variants names '{variant}'; pretrainings are compared by the "
+                    f"aligned variants {', '.join(aligned)}."
+                )
+        for setting, changes in self.settings.items():
+            if "data" in changes or "seed" in changes.get("pretraining", {}):
+                raise ValueError(
+                    f"ablation.settings.{setting} changes the data or the seed; settings share "
+                    "both, so that they are compared on the same rows."
+                )
+
 
 @dataclass(frozen=True, config=STRICT)
 class Profile:

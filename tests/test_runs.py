@@ -26,7 +26,9 @@ def test_every_profile_of_the_project_is_valid() -> None:
     names = [path.stem for path in (runs.PROJECT / "config").glob("*.yaml")]
     assert {"quick", "cpu", "paper"} <= set(names)
     for name in names:
-        assert load_profile(name).runs() and load_profile(name).name == name
+        profile = load_profile(name)
+        assert profile.runs() and profile.name == name
+        assert not profile.ablation or runs.ablation_runs(name)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,9 @@ def test_every_profile_of_the_project_is_valid() -> None:
         ({"data": {"dataset": "synthetic", "min_count": 0}}, r"'data.min_count' is 0: .*greater"),
         ({"text": {"template": "{field}"}}, r"tiny.yaml: text.template is '{field}'; it must hold"),
         ({"plm": None}, r"'plm' is None"),
+        ({"ablation": {"variants": ["raw"]}}, r"ablation.variants names 'raw'.*variants alt_ctr"),
+        ({"ablation": {"seeds": []}}, r"ablation.seeds is empty"),
+        ({"ablation": {"settings": {"x": {"data": {}}}}}, r"ablation.settings.x changes the data"),
     ],
 )
 def test_a_fault_in_a_profile_is_one_clear_sentence(changes: dict[str, Any], message: str) -> None:
