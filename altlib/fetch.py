@@ -98,6 +98,19 @@ DATA = {
         user=("ml-1m.zip", "ml-1m"),
         url="https://files.grouplens.org/datasets/movielens/",
     ),
+    "bookcrossing": Entry(
+        files="",
+        size="26 MB",
+        note="BookCrossing: with citation of Ziegler et al. (2005), doi 10.1145/1060745.1060754; "
+        "no redistribution without permission.",
+        user=("BX-CSV-Dump.zip", "BX-CSV-Dump", "bookcrossing"),
+    ),
+    "goodbooks": Entry(
+        files="",
+        size="12 MB",
+        note="goodbooks-10k: CC BY-SA 4.0, with citation of Zajac (2017).",
+        user=("goodbooks-10k.zip", "goodbooks-10k", "goodbooks"),
+    ),
 }
 
 PLMS = {

@@ -8,12 +8,17 @@ import difflib
 from typing import Any
 
 from altlib import fetch
-from altlib.datasets import ml_1m, ml_100k, synthetic
+from altlib.datasets import bookcrossing, goodbooks, ml_1m, ml_100k, synthetic
 from altlib.datasets.frame import Dataset
 
 __all__ = ["Dataset", "load"]
 
-READERS = {"ml-100k": ml_100k.read, "ml-1m": ml_1m.read}
+READERS = {
+    "ml-100k": ml_100k.read,
+    "ml-1m": ml_1m.read,
+    "bookcrossing": bookcrossing.read,
+    "goodbooks": goodbooks.read,
+}
 
 
 def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
