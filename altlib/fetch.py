@@ -111,6 +111,13 @@ DATA = {
         note="goodbooks-10k: CC BY-SA 4.0, with citation of Zajac (2017).",
         user=("goodbooks-10k.zip", "goodbooks-10k", "goodbooks"),
     ),
+    "goodreads": Entry(
+        files="",
+        size="15 GB",
+        note="UCSD Book Graph: for academic use, with citation of Wan and McAuley (2018), "
+        "doi 10.1145/3240323.3240369; no redistribution.",
+        user=("goodreads",),
+    ),
 }
 
 PLMS = {

@@ -8,7 +8,7 @@ import difflib
 from typing import Any
 
 from altlib import fetch
-from altlib.datasets import bookcrossing, goodbooks, ml_1m, ml_100k, synthetic
+from altlib.datasets import bookcrossing, goodbooks, goodreads, ml_1m, ml_100k, synthetic
 from altlib.datasets.frame import Dataset
 
 __all__ = ["Dataset", "load"]
@@ -18,6 +18,7 @@ READERS = {
     "ml-1m": ml_1m.read,
     "bookcrossing": bookcrossing.read,
     "goodbooks": goodbooks.read,
+    "goodreads": goodreads.read,
 }
 
 

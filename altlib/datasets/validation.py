@@ -4,12 +4,13 @@ Nothing is guessed or skipped: the first thing that is wrong ends the reading wi
 that names file, line, column and rule.
 """
 
-import gzip
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
@@ -17,34 +18,49 @@ import pyarrow
 from pyarrow import csv
 
 
-def content(path: Path, file: str) -> bytes:
-    """The bytes of a file in a folder or a zip, at whatever depth it lies, unpacked if gzipped.
+@contextmanager
+def stream(path: Path, file: str) -> Iterator[pyarrow.NativeFile]:
+    """Opens a file in a folder or a zip, at whatever depth it lies, unpacked if gzipped.
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is empty, or the zip is damaged.
+        ValueError: the zip is damaged.
     """
-    if path.is_dir():
-        members = [str(m.relative_to(path)) for m in sorted(path.rglob("*")) if m.is_file()]
-        member = find(path, file, members)
-        data = (path / member).read_bytes()
-    else:
-        try:
-            with zipfile.ZipFile(path) as archive:
+    with ExitStack() as stack:
+        if path.is_dir():
+            members = [str(m.relative_to(path)) for m in sorted(path.rglob("*")) if m.is_file()]
+            member = find(path, file, members)
+            source: Any = stack.enter_context((path / member).open("rb"))
+        else:
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(path))
                 member = find(path, file, archive.namelist())
-                data = archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ValueError(
-                f"{path.name} is not a whole zip file ({error}); get it again, or unpack what is "
-                "right into a folder."
-            ) from error
-    if member.endswith(".gz"):
-        try:
-            data = gzip.decompress(data)
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise ValueError(
-                f"{member} in {path} is not a whole gzip file ({error}); get it again."
-            ) from error
+                source = stack.enter_context(archive.open(member))
+            except (zipfile.BadZipFile, EOFError) as error:
+                raise ValueError(
+                    f"{path.name} is not a whole zip file ({error}); get it again, or unpack what "
+                    "is right into a folder."
+                ) from error
+        packed = "gzip" if member.endswith(".gz") else None
+        yield stack.enter_context(pyarrow.input_stream(source, compression=packed))
+
+
+def content(path: Path, file: str) -> bytes:
+    """The bytes of a file that `stream` opens.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is empty or cut short, or the zip is damaged.
+    """
+    try:
+        with stream(path, file) as opened:
+            data = opened.read()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{file} in {path.name} is cut short or damaged ({error}); get it again."
+        ) from error
     if not data.strip():
         raise ValueError(f"{file} in {path} is empty; it should hold a line a row.")
     return data
@@ -149,7 +165,7 @@ def check(
     """
     if missing := [name for name in columns if name not in frame]:
         raise ValueError(
-            f"{file}: there is no column '{missing[0]}'; its columns are {', '.join(frame)}."
+            f"{file}: there is no column '{missing[0]}'; there are {', '.join(map(str, frame))}."
         )
     try:
         frame = pa.DataFrameSchema(columns).validate(frame, lazy=True)
