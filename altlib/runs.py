@@ -6,7 +6,6 @@ temporary folder and renames it: an artefact is whole or absent.
 """
 
 import argparse
-import difflib
 import hashlib
 import importlib.metadata
 import json
@@ -26,7 +25,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
@@ -37,7 +35,9 @@ from torch import nn
 from altlib import ctr, datasets, fetch, metrics, plm
 from altlib.alignment import Alignment, AlignmentConfig
 from altlib.ctr import CtrConfig
+from altlib.faults import entries, explain, nearest
 from altlib.finetune import BothModel, CtrModel, LangModel, click_losses
+from altlib.schema import LabelRule
 from altlib.tabular import Prepared
 from altlib.tabular import prepare as prepare_rows
 from altlib.text import SentenceTokens, TextConfig, TokenTable
@@ -67,12 +67,13 @@ class DataConfig:
     """A data set and how its rows are used.
 
     Attributes:
-        dataset: its name.
+        dataset: its name, or the path of the YAML file that describes one's own data.
         options: of the data set, as the size of a synthetic one.
         split: by "time" or at "random".
         seed: of the random split and of a sample of rows.
         min_count: a value seen fewer times in the training split counts as unknown.
         rows: use a random sample of this many rows.
+        label: what counts as a click, in place of the data set's own rule.
     """
 
     dataset: str
@@ -81,6 +82,7 @@ class DataConfig:
     seed: NonNegativeInt = 0
     min_count: PositiveInt = 2
     rows: PositiveInt | None = None
+    label: LabelRule | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -247,12 +249,6 @@ PUBLISHED: dict[str, Any] = {
 """What the preset "published" puts in place of the defaults; a profile's own lines go first."""
 
 
-def nearest(name: str, known: Any) -> str:
-    """The end of a sentence about an unknown name: what was probably meant, or what there is."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}."
-
-
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the entries of `over` put in place, level by level."""
     result = dict(base)
@@ -276,21 +272,13 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
     if not path.is_file():
         known = [p.stem for p in (PROJECT / "config").glob("*.yaml")]
         raise ValueError(f"There is no profile '{name}'; {nearest(name, known)}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path.name} is not a YAML file: {' '.join(str(error).split())}"
-        ) from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no entries; it needs 'data:', 'plm:' and others.")
-    content = merged(content, changes or {})
+    content = merged(entries(path), changes or {})
     if content.get("preset") == "published":
         content = merged(PUBLISHED, content)
     try:
         return TypeAdapter(Profile).validate_python({"name": path.stem, **content})
     except ValidationError as error:
-        raise ValueError(explain(error, path.name)) from None
+        raise ValueError(explain(error, path.name, Profile)) from None
 
 
 def ablation_runs(profile: str) -> dict[str, list[Finetuning]]:
@@ -314,23 +302,6 @@ def ablation_runs(profile: str) -> dict[str, list[Finetuning]]:
     }
 
 
-def explain(error: ValidationError, file: str) -> str:
-    """A configuration's first fault as a sentence."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "unexpected_keyword_argument":
-        known: Any = Profile
-        for part in first["loc"][:-1]:
-            known = known.__dataclass_fields__[part].type
-        fields = getattr(known, "__dataclass_fields__", {})
-        return f"{file}: there is no entry '{place}'; {nearest(str(first['loc'][-1]), fields)}"
-    if first["type"] == "missing":
-        return f"{file}: the entry '{place}' is missing."
-    if first["type"] == "value_error":
-        return f"{file}: {first['ctx']['error']}"
-    return f"{file}: '{place}' is {first['input']!r}: {first['msg']}."
-
-
 def key(*parts: Any) -> str:
     """A short hash of configurations (dataclasses or JSON values)."""
     plain = [asdict(p) if hasattr(p, "__dataclass_fields__") else p for p in parts]
@@ -340,7 +311,7 @@ def key(*parts: Any) -> str:
 @cache
 def raw_checksums(dataset: str) -> dict[str, str]:
     """SHA-256 of a data set's raw files; none if it is generated."""
-    return {} if dataset == "synthetic" else fetch.raw(dataset).sha256
+    return {} if dataset == "synthetic" else datasets.raw(dataset).sha256
 
 
 @cache
@@ -410,7 +381,7 @@ def prepare(config: DataConfig) -> Prepared:
         data = datasets.load(config.dataset, config.options)
         prepare_rows(
             data.frame,
-            data.schema,
+            replace(data.schema, label=config.label or data.schema.label),
             split=config.split,
             seed=config.seed,
             min_count=config.min_count,

@@ -13,6 +13,7 @@ import torch
 
 from altlib import runs
 from altlib.runs import Profile, load_profile
+from altlib.schema import LabelRule
 
 TINY = str(Path(__file__).with_name("tiny.yaml"))
 
@@ -349,3 +350,12 @@ def test_words_that_carry_what_sparse_ids_cannot_help_alt_ctr(tiny_plm: str) -> 
 
     assert gain(shuffle_texts=False) > 0.02
     assert gain(shuffle_texts=True) < 0.01
+
+
+def test_a_label_rule_takes_the_place_of_the_data_set_s_own() -> None:
+    options = {"rows": 600, "seed": 1}
+    own = runs.prepare(runs.DataConfig("synthetic", options))
+    rule = LabelRule(positive_from=2, dropped=(4,), scale=(1, 5))
+    other = runs.prepare(runs.DataConfig("synthetic", options, label=rule))
+    assert other.schema.label == rule and own.schema.label != rule
+    assert (len(own.labels), len(other.labels)) == (600, 420)
