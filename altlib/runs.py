@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -140,19 +140,21 @@ class FinetuningBudgets:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Ablation:
-    """Pretrainings that differ in stated entries, each followed by the same finetunings.
+class Study:
+    """Settings that differ in stated entries, each run with the same variants and seeds.
 
     Attributes:
-        settings: by name, entries to put in place of the profile's, nested as there; the first
-            setting is what the others are compared with.
-        seeds: each is one of pretraining and finetuning, so that settings are compared in pairs.
+        settings: by name, entries to put in place of the profile's, nested as there.
+        seeds: each is one of pretraining and finetuning, so that runs are compared in pairs.
         variants: what is finetuned.
+        against: what a run is compared with: the same variant in the "first setting", or its
+            "control", the unaligned variant in the same setting.
     """
 
     settings: dict[str, dict[str, Any]]
     seeds: list[int]
     variants: list[str]
+    against: Literal["first setting", "control"] = "first setting"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -164,7 +166,7 @@ class Profile:
         seeds: for each variant the seeds it is finetuned with.
         preset: "corrected", or "published" for the published code's choices.
         alpha: mixture of `ALT_both`.
-        ablation: what notebook 09 compares.
+        studies: for notebooks 07 to 11, by the notebook's and the study's name.
     """
 
     name: str
@@ -178,7 +180,7 @@ class Profile:
     alignment: AlignmentConfig = AlignmentConfig()
     alpha: Literal["sigmoid", "free"] = "sigmoid"
     preset: Literal["corrected", "published"] = "corrected"
-    ablation: Ablation | None = None
+    studies: dict[str, dict[str, Study]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for variant in self.seeds:
@@ -281,24 +283,30 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
         raise ValueError(explain(error, path.name, Profile)) from None
 
 
-def ablation_runs(profile: str) -> dict[str, list[Finetuning]]:
-    """The finetunings of each setting of a profile's ablation, by the setting's name.
+def study_runs(profile: str, notebook: str) -> dict[str, dict[str, list[Finetuning]]]:
+    """The finetunings of each setting of each study of a notebook, by study and setting.
 
     Raises:
-        ValueError: the profile has no ablation, or one of its settings is no profile.
+        ValueError: the profile has no study for this notebook, or a setting is no profile.
     """
-    ablation = load_profile(profile).ablation
-    if ablation is None:
-        raise ValueError(f"The profile '{profile}' has no entry 'ablation'.")
+    studies = load_profile(profile).studies
+    if notebook not in studies:
+        having = ", ".join(studies) or "no notebook"
+        raise ValueError(
+            f"The profile '{profile}' has studies for {having}, and none for {notebook}."
+        )
     return {
-        name: [
-            load_profile(profile, merged(changes, {"pretraining": {"seed": seed}})).run(
-                variant, seed
-            )
-            for variant in ablation.variants
-            for seed in ablation.seeds
-        ]
-        for name, changes in ablation.settings.items()
+        name: {
+            setting: [
+                load_profile(profile, merged(changes, {"pretraining": {"seed": seed}})).run(
+                    variant, seed
+                )
+                for variant in study.variants
+                for seed in study.seeds
+            ]
+            for setting, changes in study.settings.items()
+        }
+        for name, study in studies[notebook].items()
     }
 
 
