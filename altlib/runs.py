@@ -36,7 +36,7 @@ from altlib import ctr, datasets, fetch, metrics, plm
 from altlib.alignment import Alignment, AlignmentConfig
 from altlib.ctr import CtrConfig
 from altlib.faults import entries, explain, nearest
-from altlib.finetune import BothModel, CtrModel, LangModel, click_losses
+from altlib.finetune import BothModel, CtrModel, LangModel, TowersModel, click_losses
 from altlib.schema import LabelRule
 from altlib.tabular import Prepared
 from altlib.tabular import prepare as prepare_rows
@@ -126,8 +126,12 @@ VARIANTS: dict[str, tuple[str, bool]] = {
     "alt_lang": ("lang", True),
     "plain_both": ("both", False),
     "alt_both": ("both", True),
+    "ctr_bert": ("towers", False),
 }
 """The finetuning of each variant, and whether it starts from aligned weights."""
+
+BUDGETS = {"ctr": "ctr", "lang": "lang", "both": "both", "towers": "lang"}
+"""Whose budget a finetuning has."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -213,11 +217,11 @@ class Profile:
         if variant not in VARIANTS:
             raise ValueError(f"There is no variant '{variant}'; {nearest(variant, VARIANTS)}")
         kind, aligned = VARIANTS[variant]
-        reads_ids, reads_text = kind in ("ctr", "both"), kind in ("lang", "both")
+        reads_ids, reads_text = kind in ("ctr", "both"), kind != "ctr"
         return Finetuning(
             variant=variant,
             data=self.data,
-            training=replace(getattr(self.finetuning, kind), seed=seed),
+            training=replace(getattr(self.finetuning, BUDGETS[kind]), seed=seed),
             ctr=self.ctr if reads_ids else None,
             text=self.text if reads_text else None,
             plm=self.plm if reads_text else None,
@@ -495,6 +499,10 @@ def build_finetuning(config: Finetuning) -> nn.Module:
         model: nn.Module = BothModel(ctr_model, language, config.alpha or "sigmoid")
     elif ctr_model is not None:
         model = CtrModel(ctr_model)
+    elif language is not None and VARIANTS[config.variant][0] == "towers":
+        assert config.plm is not None
+        sides = torch.tensor([field.side == "user" for field in data.schema.fields])
+        model = TowersModel(language, plm.load(config.plm.name, config.plm.dropout), sides)
     elif language is not None:
         model = LangModel(language)
     else:

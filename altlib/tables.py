@@ -29,6 +29,7 @@ LABELS = {
     "alt_lang": "ALT_lang",
     "plain_both": "joint (unaligned)",
     "alt_both": "ALT_both",
+    "ctr_bert": "CTR-BERT",
 }
 """How tables and figures call a variant."""
 
@@ -165,7 +166,8 @@ def model_name(result: Mapping[str, Any]) -> str:
     """What a run trains, in words: the backbone, the PLM, or both."""
     backbone = NAMES.get(result["backbone"], "")
     kind, aligned = VARIANTS[result["variant"]]
-    parts = {"ctr": backbone, "lang": result["plm"], "both": f"{backbone} + {result['plm']}"}
+    plm = result["plm"]
+    parts = {"ctr": backbone, "lang": plm, "both": f"{backbone} + {plm}", "towers": f"2 × {plm}"}
     return ("ALT, " if aligned else "") + parts[kind]
 
 

@@ -58,6 +58,7 @@ def losses(case: Case, model: Alignment) -> dict[str, float]:
         ({"mlm_head": "new"}, {"mlm"}),
         ({"mask_absent": True}, {"mlm"}),
         ({"mlm_vocabulary": "all"}, {"mlm"}),
+        ({"mlm_ids": False}, {"mlm"}),
         ({"mlm_positions": "all"}, set()),
         ({"plm_passes": 3}, set()),
         ({"tabular_ratio": 0.6}, {"mtm"}),
