@@ -28,6 +28,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
@@ -73,6 +74,7 @@ class DataConfig:
         seed: of the random split and of a sample of rows.
         min_count: a value seen fewer times in the training split counts as unknown.
         rows: use a random sample of this many rows.
+        train_share: use a random share of the training split only, to see what few rows do.
         label: what counts as a click, in place of the data set's own rule.
     """
 
@@ -82,6 +84,7 @@ class DataConfig:
     seed: NonNegativeInt = 0
     min_count: PositiveInt = 2
     rows: PositiveInt | None = None
+    train_share: float = Limits(default=1.0, gt=0, le=1)
     label: LabelRule | None = None
 
 
@@ -398,6 +401,7 @@ def prepare(config: DataConfig) -> Prepared:
             seed=config.seed,
             min_count=config.min_count,
             rows=config.rows,
+            train_share=config.train_share,
             provenance={**data.provenance, "versions": versions()},
         ).save(folder)
 
