@@ -180,20 +180,22 @@ def differences(table: pd.DataFrame) -> Figure:
 
 
 def study(table: pd.DataFrame) -> Figure:
-    """Test AUC of each setting, one panel a variant; whiskers are one standard deviation.
+    """Test AUC of each setting; whiskers are one standard deviation.
+
+    A panel a variant, or a single one where each setting has a variant of its own.
 
     Args:
         table: from `tables.study_table`.
     """
-    variants = list(dict.fromkeys(table["variant"]))
     settings = list(dict.fromkeys(table["setting"]))
+    single = len(table) == len(settings)
+    panels = {"": table} if single else dict(list(table.groupby("variant", sort=False)))
     figure, axes = plt.subplots(
-        1, len(variants), figsize=(3.2 * len(variants), 0.4 * len(settings) + 1.2), sharey=True,
+        1, len(panels), figsize=(1.8 + 2.6 * len(panels), 0.4 * len(settings) + 1.2), sharey=True,
         squeeze=False,
     )  # fmt: skip
     height = {setting: -index for index, setting in enumerate(settings)}
-    for axis, variant in zip(axes[0], variants, strict=True):
-        lines = table[table["variant"] == variant]
+    for axis, (variant, lines) in zip(axes[0], panels.items(), strict=True):
         place = lines["setting"].map(height)
         axis.errorbar(lines["AUC"], place, xerr=np.nan_to_num(lines["AUC s.d."]), fmt="o",
                       color=COLOURS["aligned"], capsize=3)  # fmt: skip

@@ -151,7 +151,8 @@ class Study:
     """Settings that differ in stated entries, each run with the same variants and seeds.
 
     Attributes:
-        settings: by name, entries to put in place of the profile's, nested as there.
+        settings: by name, entries to put in place of the profile's, nested as there; an entry
+            `variants` takes the place of the study's.
         seeds: each is one of pretraining and finetuning, so that runs are compared in pairs.
         variants: what is finetuned.
         against: what a run is compared with: the same variant in the "first setting", or its
@@ -160,7 +161,7 @@ class Study:
 
     settings: dict[str, dict[str, Any]]
     seeds: list[int]
-    variants: list[str]
+    variants: list[str] = field(default_factory=list)
     against: Literal["first setting", "control"] = "first setting"
 
 
@@ -305,16 +306,20 @@ def study_runs(profile: str, notebook: str) -> dict[str, dict[str, list[Finetuni
     return {
         name: {
             setting: [
-                load_profile(profile, merged(changes, {"pretraining": {"seed": seed}})).run(
-                    variant, seed
-                )
-                for variant in study.variants
+                setting_of(profile, changes, seed).run(variant, seed)
+                for variant in changes.get("variants", study.variants)
                 for seed in study.seeds
             ]
             for setting, changes in study.settings.items()
         }
         for name, study in studies[notebook].items()
     }
+
+
+def setting_of(profile: str, changes: Mapping[str, Any], seed: int) -> Profile:
+    """A profile with a study's setting and a seed of pretraining in place."""
+    entries = {name: value for name, value in changes.items() if name != "variants"}
+    return load_profile(profile, merged(entries, {"pretraining": {"seed": seed}}))
 
 
 def key(*parts: Any) -> str:

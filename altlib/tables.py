@@ -257,18 +257,26 @@ def study_table(
         found: the results of each setting, from `stored`.
         against: as `runs.Study` says.
     """
-    first = next(iter(found))
     groups = {setting: grouped(runs) for setting, runs in found.items()}
-    variants = list(dict.fromkeys(variant for group in groups.values() for variant in group))
+    first, *_ = groups
+    names = list(dict.fromkeys(variant for group in groups.values() for variant in group))
+    # Where each setting has one variant of its own, all of them are compared.
+    panels = [[name] for name in names] if max(map(len, groups.values())) > 1 else [names]
     lines = []
-    for variant in variants:
-        having = {setting: group[variant] for setting, group in groups.items() if variant in group}
-        best = max(having, key=lambda setting: np.mean([run["auc"] for run in having[setting]]))
-        for setting, runs in having.items():
-            base = having.get(first) if setting != first else None
+    for panel in panels:
+        having = {
+            (setting, name): group[name]
+            for setting, group in groups.items()
+            for name in panel
+            if name in group
+        }
+        best = max(having, key=lambda line: mean(having[line], "auc"))
+        for (setting, variant), runs in having.items():
+            start = next(iter(having))
+            base = having[start] if start[0] == first != setting else None
             if against == "control":
                 base = groups[setting].get(CONTROLS.get(variant, ""))
-            top = setting == best or not distinguishable(having[best], runs)
+            top = (setting, variant) == best or not distinguishable(having[best], runs)
             lines.append(
                 {
                     "variant": LABELS[variant],

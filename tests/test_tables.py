@@ -150,3 +150,10 @@ def test_runs_on_other_rows_are_not_compared(study: dict[str, list[dict[str, Any
         run["test"]["rows"] = [1]
     table = tables.study_table(study).set_index("setting")
     assert pd.isna(table.loc["one", "difference"]) and pd.notna(table.loc["none", "difference"])
+
+
+def test_settings_with_a_variant_each_are_compared_with_each_other() -> None:
+    found = {"DCNv2": [result("raw", 0, 0.1)], "CTR-BERT": [result("ctr_bert", 0, 1.0)]}
+    table = tables.study_table(found).set_index("setting")
+    assert table.loc["CTR-BERT", "difference"] > 0 and pd.isna(table.loc["DCNv2", "difference"])
+    assert table["best"].tolist() == ["", "●"]
