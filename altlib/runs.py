@@ -164,6 +164,29 @@ class Study:
     variants: list[str] = field(default_factory=list)
     against: Literal["first setting", "control"] = "first setting"
 
+    def __post_init__(self) -> None:
+        for what in ("settings", "seeds"):
+            if not getattr(self, what):
+                raise ValueError(f"A study's {what} are empty; it needs at least one.")
+        for setting, changes in self.settings.items():
+            variants = changes.get("variants", self.variants)
+            unknown = [variant for variant in variants if variant not in VARIANTS]
+            if unknown or not variants:
+                named = f"'{unknown[0]}'" if unknown else "nothing"
+                raise ValueError(
+                    f"The setting '{setting}' of a study finetunes {named}; variants are "
+                    f"{', '.join(VARIANTS)}."
+                )
+            if "seed" in changes.get("pretraining", {}):
+                raise ValueError(
+                    f"The setting '{setting}' of a study has a seed; those of the study are used."
+                )
+            if "data" in changes and self.against == "first setting":
+                raise ValueError(
+                    f"The setting '{setting}' of a study changes the data and cannot be compared "
+                    "with the first setting: compare it with its control."
+                )
+
 
 @dataclass(frozen=True, config=STRICT)
 class Profile:

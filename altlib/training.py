@@ -63,7 +63,7 @@ class TrainingConfig:
     patience: PositiveInt | None = None
     select_on: Literal["validation", "test"] = "validation"
     accumulation: PositiveInt = 1
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "no", "bf16"] = "auto"
     compile: bool = False
     seed: NonNegativeInt = 0
 
@@ -293,7 +293,7 @@ def fit(
     """
     optimizer: Any = optimiser(model, config)
     if config.compile:
-        model.compile(dynamic=True)  # one graph for sentences of all lengths
+        model.compile(dynamic=True)  # the same graphs for sentences of all lengths
     model, optimizer = run.prepare(model, optimizer)
     inner = run.unwrap_model(model)
     embeddings = [
@@ -343,10 +343,10 @@ def fit(
                 total = torch.stack(list(found.values())).sum()
                 run.backward(total / config.accumulation)
             if synchronise:
-                if config.embedding_l2:  # as a term of the loss it would cost a pass over the table
-                    run.unscale_gradients(optimizer)
-                    for table in embeddings:
-                        table.grad.add_(table.detach(), alpha=2 * config.embedding_l2)
+                # As a term of the loss it would cost more passes over the table.
+                share = (step % config.accumulation + 1) / config.accumulation
+                for table in embeddings if config.embedding_l2 else ():
+                    table.grad.add_(table.detach(), alpha=2 * config.embedding_l2 * share)
                 done = (epoch * len(plan) + step) / (config.epochs * len(plan))
                 for group in optimizer.param_groups:
                     group["lr"] = group["rate"] * rate_factor(config, done)

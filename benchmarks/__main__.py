@@ -37,7 +37,7 @@ def main() -> None:
         new = pd.DataFrame([{**figure.row(), "module": name} for figure in measured])
         old = pd.concat([old[old["module"] != name], new], ignore_index=True)
         print(new.to_string(index=False))
-    old.to_csv(whole, index=False)
+        old.to_csv(whole, index=False)
     tables.write(old.drop(columns="module"), folder, "benchmarks")
     figures.save(
         bars(old), folder, "benchmarks", "Speed as a multiple of the peer's; a line marks 1."

@@ -130,6 +130,13 @@ def test_the_state_of_cls_alone_is_that_of_all_states(folder: Path) -> None:
             torch.testing.assert_close(f, e)
 
 
+def test_a_compiled_encoder_gives_the_same_state_of_cls(tmp_path: Path) -> None:
+    part = plm.load(str(make_checkpoint("Bert", tmp_path)))
+    expected = plm.encode_first(part.encoder, TOKENS, ATTENTION)
+    part.encoder.compile(backend="eager")  # follows the graph, and needs no C++ compiler
+    torch.testing.assert_close(plm.encode_first(part.encoder, TOKENS, ATTENTION), expected)
+
+
 def test_depth_keeps_the_first_layers(folder: Path) -> None:
     whole, part = plm.load(str(folder)), plm.load(f"{folder}:2")
     with torch.no_grad():

@@ -23,11 +23,20 @@ def profile(tiny_plm: str) -> Profile:
     return load_profile(TINY, {"plm": {"name": tiny_plm}})
 
 
+def studies(**changes: Any) -> dict[str, Any]:
+    """A profile's study with an entry in place."""
+    study = {"settings": {"one": {}}, "seeds": [0], "variants": ["raw"]} | changes
+    return {"studies": {"09_ablations": {"new": study}}}
+
+
 def test_every_profile_of_the_project_is_valid() -> None:
     names = [path.stem for path in (runs.PROJECT / "config").glob("*.yaml")]
     assert {"quick", "cpu", "paper"} <= set(names)
     for name in names:
-        assert load_profile(name).runs() and load_profile(name).name == name
+        profile = load_profile(name)
+        assert profile.runs() and profile.name == name
+        for notebook in profile.studies:
+            assert runs.study_runs(name, notebook)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +59,13 @@ def test_every_profile_of_the_project_is_valid() -> None:
         ({"data": {"dataset": "synthetic", "min_count": 0}}, r"'data.min_count' is 0: .*greater"),
         ({"text": {"template": "{field}"}}, r"tiny.yaml: text.template is '{field}'; it must hold"),
         ({"plm": None}, r"'plm' is None"),
+        (studies(variants=["alt_crt"]), r"The setting 'one' of a study finetunes 'alt_crt'"),
+        (studies(seeds=[]), r"A study's seeds are empty"),
+        (studies(settings={"x": {"data": {}}}), r"setting 'x' of a study changes the data"),
+        (
+            studies(settings={"x": {"pretraining": {"seed": 1}}}),
+            r"setting 'x' of a study has a seed",
+        ),
     ],
 )
 def test_a_fault_in_a_profile_is_one_clear_sentence(changes: dict[str, Any], message: str) -> None:
