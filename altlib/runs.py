@@ -155,6 +155,7 @@ class Study:
             `variants` takes the place of the study's.
         seeds: each is one of pretraining and finetuning, so that runs are compared in pairs.
         variants: what is finetuned.
+        base: entries to put in place of the profile's for all settings, as a sample of rows.
         against: what a run is compared with: the same variant in the "first setting", or its
             "control", the unaligned variant in the same setting.
     """
@@ -162,6 +163,7 @@ class Study:
     settings: dict[str, dict[str, Any]]
     seeds: list[int]
     variants: list[str] = field(default_factory=list)
+    base: dict[str, Any] = field(default_factory=dict)
     against: Literal["first setting", "control"] = "first setting"
 
     def __post_init__(self) -> None:
@@ -329,7 +331,7 @@ def study_runs(profile: str, notebook: str) -> dict[str, dict[str, list[Finetuni
     return {
         name: {
             setting: [
-                setting_of(profile, changes, seed).run(variant, seed)
+                setting_of(profile, merged(study.base, changes), seed).run(variant, seed)
                 for variant in changes.get("variants", study.variants)
                 for seed in study.seeds
             ]
