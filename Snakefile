@@ -22,6 +22,9 @@ MODELS = sorted(str(path) for path in Path("altlib/ctr").glob("*.py"))
 ALIGN = [*TEXT, *MODELS, "altlib/losses.py", "altlib/alignment.py", "altlib/training.py"]
 TUNE = [*TEXT, *MODELS, "altlib/finetune.py", "altlib/metrics.py", "altlib/training.py"]
 
+# Notebooks 07 to 11 run where the profile has studies for them.
+STUDIES = list(yaml.safe_load(Path(f"config/{PROFILE}.yaml").read_text()).get("studies", {}))
+
 # notebook: (notebooks before it, modules)
 NOTEBOOKS = {
     "01_data": ([], [*DATA, *SHOW]),
@@ -30,15 +33,12 @@ NOTEBOOKS = {
     "04_finetune_ctr": (["03_pretraining"], [*TUNE, *SHOW]),
     "05_finetune_lang": (["03_pretraining"], [*TUNE, *SHOW]),
     "06_finetune_both": (["03_pretraining"], [*TUNE, *SHOW]),
-    "09_ablations": (["02_templating"], [*ALIGN, *TUNE, *SHOW]),
+    **{name: (["06_finetune_both"], [*ALIGN, *TUNE, *SHOW]) for name in STUDIES},
     "14_report": (
-        ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both", "09_ablations"],
+        ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both", *STUDIES],
         ["altlib/metrics.py", "altlib/report.py", "altlib/report.html", *SHOW],
     ),
 }
-if "ablation" not in yaml.safe_load(Path(f"config/{PROFILE}.yaml").read_text(encoding="utf-8")):
-    del NOTEBOOKS["09_ablations"]
-    NOTEBOOKS["14_report"][0].remove("09_ablations")
 
 
 rule all:

@@ -50,6 +50,7 @@ class AlignmentConfig:
             ("plm"), or always a new one over both vectors.
         mlm_vocabulary: the softmax runs over the tokens of the "data" only, as MTM's negatives are
             those of the field (no other can be the answer, and most work is saved), or over "all".
+        mlm_ids: whether MLM reads the ID vector; without it words are recovered from words alone.
         mlm_positions: logits at "masked" tokens only, or at "all" (same loss, more work).
         plm_passes: 2, one over the whole sentence and one over the masked; 3 as in the published
             code, which encodes the whole one twice; or 1, where masks fall on different fields of
@@ -77,6 +78,7 @@ class AlignmentConfig:
     negatives: PositiveInt = 25
     mlm_head: Literal["plm", "new"] = "plm"
     mlm_vocabulary: Literal["data", "all"] = "data"
+    mlm_ids: bool = True
     mlm_positions: Literal["masked", "all"] = "masked"
     plm_passes: Literal[1, 2, 3] = 2
     projection: PositiveInt = 128
@@ -367,7 +369,7 @@ class Alignment(nn.Module):
                 config.negatives,
             )
         if config.mlm:
-            logits = self.mlm_logits(views.masked_states, views.masked_tokens, views.vector)
+            logits = self.mlm_logits(views.masked_states, views.masked_tokens, views.companion)
             result["mlm"] = losses.mlm(logits, self.place[text.tokens[views.masked_tokens]])
         return result
 
@@ -396,7 +398,7 @@ class Alignment(nn.Module):
             result["most frequent"] = field, ids[row, field] == self.favourites[field]
         if self.config.mlm:
             tokens = views.masked_tokens
-            logits = self.mlm_logits(views.masked_states, tokens, views.vector)
+            logits = self.mlm_logits(views.masked_states, tokens, views.companion)
             result["mlm"] = text.field[tokens], logits.argmax(-1) == self.place[text.tokens[tokens]]
         return result
 
@@ -420,6 +422,15 @@ class Views:
     def vector(self) -> Tensor:
         """ID vectors [B, R]."""
         return self.masked_vector if self.single else self.model.encode_ids(self.ids)
+
+    @property
+    def companion(self) -> Tensor:
+        """What MLM reads beside the words: the ID vectors, or zeros [B, R]."""
+        if self.model.config.mlm_ids:
+            return self.vector
+        return self.model.noise.cumulative.new_zeros(
+            len(self.ids), self.model.ctr.representation_size, dtype=torch.float32
+        )
 
     @cached_property
     def masked_vector(self) -> Tensor:

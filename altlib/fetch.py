@@ -98,6 +98,26 @@ DATA = {
         user=("ml-1m.zip", "ml-1m"),
         url="https://files.grouplens.org/datasets/movielens/",
     ),
+    "bookcrossing": Entry(
+        files="",
+        size="26 MB",
+        note="BookCrossing: with citation of Ziegler et al. (2005), doi 10.1145/1060745.1060754; "
+        "no redistribution without permission.",
+        user=("BX-CSV-Dump.zip", "BX-CSV-Dump", "bookcrossing"),
+    ),
+    "goodbooks": Entry(
+        files="",
+        size="12 MB",
+        note="goodbooks-10k: CC BY-SA 4.0, with citation of Zajac (2017).",
+        user=("goodbooks-10k.zip", "goodbooks-10k", "goodbooks"),
+    ),
+    "goodreads": Entry(
+        files="",
+        size="15 GB",
+        note="UCSD Book Graph: for academic use, with citation of Wan and McAuley (2018), "
+        "doi 10.1145/3240323.3240369; no redistribution.",
+        user=("goodreads",),
+    ),
 }
 
 PLMS = {
@@ -174,7 +194,7 @@ def raw(name: str) -> Raw:
     if name not in DATA:
         raise ValueError(f"There is no data set '{name}'. {_nearest(name, DATA)}")
     entry, source = DATA[name], "user folder"
-    path = _in_user_folder("ALTLIB_DATA", entry.user)
+    path = in_user_folder("ALTLIB_DATA", entry.user)
     if path is None:
         path, source = _obtain("data", name, entry)
         if len(entry.pinned) == 1:
@@ -185,7 +205,7 @@ def raw(name: str) -> Raw:
     for file in files:
         _check_zip(file)
     parent = path.parent if path.is_file() else path
-    found = {file.relative_to(parent).as_posix(): _sha256(file) for file in files}
+    found = {file.relative_to(parent).as_posix(): sha256(file) for file in files}
     exact = bool(entry.pinned) and entry.pinned.items() <= found.items()
     return Raw(name, path, source, found, exact, entry.note)
 
@@ -201,7 +221,7 @@ def weights(name: str) -> Path:
         ValueError: a checksum is wrong, or nothing goes by this name.
         FileNotFoundError: no source has the files.
     """
-    mine = _in_user_folder("ALTLIB_PLM", (name,))
+    mine = in_user_folder("ALTLIB_PLM", (name,))
     if name in PLMS:
         if mine is None:
             return _obtain("plm", name, PLMS[name])[0]
@@ -216,13 +236,15 @@ def _nearest(name: str, known: dict[str, Entry]) -> str:
     return f"Did you mean '{close[0]}'?" if close else f"Known names: {', '.join(sorted(known))}."
 
 
-def _in_user_folder(variable: str, names: tuple[str, ...]) -> Path | None:
+def in_user_folder(variable: str, names: tuple[str, ...]) -> Path | None:
+    """The first of `names` that the folder in an environment variable holds."""
     folder = os.environ.get(variable)
     paths = [Path(folder).expanduser() / name for name in names] if folder else []
     return next((path for path in paths if path.exists()), None)
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -232,7 +254,7 @@ def _check(folder: Path, pinned: dict[str, str], remedy: str = "") -> None:
         file = folder / name
         if not file.is_file():
             raise ValueError(f"The file {file} is missing. {remedy}".rstrip())
-        if (found := _sha256(file)) != expected:
+        if (found := sha256(file)) != expected:
             raise ValueError(
                 f"The file {file} is refused: its SHA-256 is {found}, expected is {expected}. "
                 f"{remedy}".rstrip()

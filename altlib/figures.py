@@ -179,26 +179,29 @@ def differences(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def ablation(table: pd.DataFrame) -> Figure:
-    """Test AUC of each setting, one panel a variant; whiskers are one standard deviation.
+def study(table: pd.DataFrame) -> Figure:
+    """Test AUC of each setting; whiskers are one standard deviation.
+
+    A panel a variant, or a single one where each setting has a variant of its own.
 
     Args:
-        table: from `tables.ablation_table`.
+        table: from `tables.study_table`.
     """
-    variants = list(dict.fromkeys(table["variant"]))
-    settings = list(dict.fromkeys(table["pretraining"]))
+    settings = list(dict.fromkeys(table["setting"]))
+    single = len(table) == len(settings)
+    panels = {"": table} if single else dict(list(table.groupby("variant", sort=False)))
     figure, axes = plt.subplots(
-        1, len(variants), figsize=(3.2 * len(variants), 0.4 * len(settings) + 1.2), sharey=True,
+        1, len(panels), figsize=(1.8 + 2.6 * len(panels), 0.4 * len(settings) + 1.2), sharey=True,
         squeeze=False,
     )  # fmt: skip
-    place = np.arange(len(settings))[::-1]
-    for axis, variant in zip(axes[0], variants, strict=True):
-        lines = table[table["variant"] == variant]
+    height = {setting: -index for index, setting in enumerate(settings)}
+    for axis, (variant, lines) in zip(axes[0], panels.items(), strict=True):
+        place = lines["setting"].map(height)
         axis.errorbar(lines["AUC"], place, xerr=np.nan_to_num(lines["AUC s.d."]), fmt="o",
                       color=COLOURS["aligned"], capsize=3)  # fmt: skip
         axis.axvline(lines["AUC"].iloc[0], color="black", linewidth=0.8, linestyle=":")
-        axis.set_yticks(place, settings)
-        axis.set_ylim(-0.6, len(settings) - 0.4)
+        axis.set_yticks(list(height.values()), list(height))
+        axis.set_ylim(0.4 - len(settings), 0.6)
         axis.margins(x=0.15)
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set(title=variant, xlabel="test AUC")

@@ -40,6 +40,35 @@ class LangModel(nn.Module):
         return {"lang": self.classifier(state).squeeze(-1)}
 
 
+class TowersModel(nn.Module):
+    """CTR-BERT (Muhamed et al., 2021): a PLM for each side's words, fused late by two layers.
+
+    Args:
+        user: PLM that reads the words of the user's fields.
+        item: PLM that reads those of the item's.
+        sides: whether a field is one of the user's [F] bool.
+    """
+
+    sides: Tensor
+
+    def __init__(self, user: Plm, item: Plm, sides: Tensor) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList([user.encoder, item.encoder])
+        width = user.hidden_size
+        self.classifier = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1))
+        self.register_buffer("sides", sides, persistent=False)
+
+    def forward(self, ids: Tensor, text: TextBatch) -> dict[str, Tensor]:
+        """Logits {"lang": [B]} of the sentences."""
+        of_user = self.sides[text.field.clamp(min=0)]  # B, L
+        special = text.field < 0
+        states = [
+            encode_first(encoder, text.tokens, text.attention & (special | own))
+            for encoder, own in zip(self.encoder, (of_user, ~of_user), strict=True)
+        ]
+        return {"lang": self.classifier(torch.cat(states, dim=1)).squeeze(-1)}
+
+
 class BothModel(nn.Module):
     """`ALT_both`: the two logits mixed by one learnt weight.
 

@@ -6,7 +6,6 @@ temporary folder and renames it: an artefact is whole or absent.
 """
 
 import argparse
-import difflib
 import hashlib
 import importlib.metadata
 import json
@@ -18,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -26,10 +25,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
@@ -37,7 +36,9 @@ from torch import nn
 from altlib import ctr, datasets, fetch, metrics, plm
 from altlib.alignment import Alignment, AlignmentConfig
 from altlib.ctr import CtrConfig
-from altlib.finetune import BothModel, CtrModel, LangModel, click_losses
+from altlib.faults import entries, explain, nearest
+from altlib.finetune import BothModel, CtrModel, LangModel, TowersModel, click_losses
+from altlib.schema import LabelRule
 from altlib.tabular import Prepared
 from altlib.tabular import prepare as prepare_rows
 from altlib.text import SentenceTokens, TextConfig, TokenTable
@@ -67,12 +68,14 @@ class DataConfig:
     """A data set and how its rows are used.
 
     Attributes:
-        dataset: its name.
+        dataset: its name, or the path of the YAML file that describes one's own data.
         options: of the data set, as the size of a synthetic one.
         split: by "time" or at "random".
         seed: of the random split and of a sample of rows.
         min_count: a value seen fewer times in the training split counts as unknown.
         rows: use a random sample of this many rows.
+        train_share: use a random share of the training split only, to see what few rows do.
+        label: what counts as a click, in place of the data set's own rule.
     """
 
     dataset: str
@@ -81,6 +84,8 @@ class DataConfig:
     seed: NonNegativeInt = 0
     min_count: PositiveInt = 2
     rows: PositiveInt | None = None
+    train_share: float = Limits(default=1.0, gt=0, le=1)
+    label: LabelRule | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -124,8 +129,12 @@ VARIANTS: dict[str, tuple[str, bool]] = {
     "alt_lang": ("lang", True),
     "plain_both": ("both", False),
     "alt_both": ("both", True),
+    "ctr_bert": ("towers", False),
 }
 """The finetuning of each variant, and whether it starts from aligned weights."""
+
+BUDGETS = {"ctr": "ctr", "lang": "lang", "both": "both", "towers": "lang"}
+"""Whose budget a finetuning has."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -138,36 +147,46 @@ class FinetuningBudgets:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Ablation:
-    """Pretrainings that differ in stated entries, each followed by the same finetunings.
+class Study:
+    """Settings that differ in stated entries, each run with the same variants and seeds.
 
     Attributes:
-        settings: by name, entries to put in place of the profile's, nested as there; the first
-            setting is what the others are compared with.
-        seeds: each is one of pretraining and finetuning, so that settings are compared in pairs.
+        settings: by name, entries to put in place of the profile's, nested as there; an entry
+            `variants` takes the place of the study's.
+        seeds: each is one of pretraining and finetuning, so that runs are compared in pairs.
         variants: what is finetuned.
+        base: entries to put in place of the profile's for all settings, as a sample of rows.
+        against: what a run is compared with: the same variant in the "first setting", or its
+            "control", the unaligned variant in the same setting.
     """
 
     settings: dict[str, dict[str, Any]]
     seeds: list[int]
-    variants: list[str]
+    variants: list[str] = field(default_factory=list)
+    base: dict[str, Any] = field(default_factory=dict)
+    against: Literal["first setting", "control"] = "first setting"
 
     def __post_init__(self) -> None:
-        for what in ("settings", "seeds", "variants"):
+        for what in ("settings", "seeds"):
             if not getattr(self, what):
-                raise ValueError(f"ablation.{what} is empty; it needs at least one entry.")
-        for variant in self.variants:
-            if variant not in VARIANTS or not VARIANTS[variant][1]:
-                aligned = [name for name, (_, starts_aligned) in VARIANTS.items() if starts_aligned]
-                raise ValueError(
-                    f"ablation.variants names '{variant}'; pretrainings are compared by the "
-                    f"aligned variants {', '.join(aligned)}."
-                )
+                raise ValueError(f"A study's {what} are empty; it needs at least one.")
         for setting, changes in self.settings.items():
-            if "data" in changes or "seed" in changes.get("pretraining", {}):
+            variants = changes.get("variants", self.variants)
+            unknown = [variant for variant in variants if variant not in VARIANTS]
+            if unknown or not variants:
+                named = f"'{unknown[0]}'" if unknown else "nothing"
                 raise ValueError(
-                    f"ablation.settings.{setting} changes the data or the seed; settings share "
-                    "both, so that they are compared on the same rows."
+                    f"The setting '{setting}' of a study finetunes {named}; variants are "
+                    f"{', '.join(VARIANTS)}."
+                )
+            if "seed" in changes.get("pretraining", {}):
+                raise ValueError(
+                    f"The setting '{setting}' of a study has a seed; those of the study are used."
+                )
+            if "data" in changes and self.against == "first setting":
+                raise ValueError(
+                    f"The setting '{setting}' of a study changes the data and cannot be compared "
+                    "with the first setting: compare it with its control."
                 )
 
 
@@ -180,7 +199,7 @@ class Profile:
         seeds: for each variant the seeds it is finetuned with.
         preset: "corrected", or "published" for the published code's choices.
         alpha: mixture of `ALT_both`.
-        ablation: what notebook 09 compares.
+        studies: for notebooks 07 to 11, by the notebook's and the study's name.
     """
 
     name: str
@@ -194,7 +213,7 @@ class Profile:
     alignment: AlignmentConfig = AlignmentConfig()
     alpha: Literal["sigmoid", "free"] = "sigmoid"
     preset: Literal["corrected", "published"] = "corrected"
-    ablation: Ablation | None = None
+    studies: dict[str, dict[str, Study]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for variant in self.seeds:
@@ -227,11 +246,11 @@ class Profile:
         if variant not in VARIANTS:
             raise ValueError(f"There is no variant '{variant}'; {nearest(variant, VARIANTS)}")
         kind, aligned = VARIANTS[variant]
-        reads_ids, reads_text = kind in ("ctr", "both"), kind in ("lang", "both")
+        reads_ids, reads_text = kind in ("ctr", "both"), kind != "ctr"
         return Finetuning(
             variant=variant,
             data=self.data,
-            training=replace(getattr(self.finetuning, kind), seed=seed),
+            training=replace(getattr(self.finetuning, BUDGETS[kind]), seed=seed),
             ctr=self.ctr if reads_ids else None,
             text=self.text if reads_text else None,
             plm=self.plm if reads_text else None,
@@ -265,12 +284,6 @@ PUBLISHED: dict[str, Any] = {
 """What the preset "published" puts in place of the defaults; a profile's own lines go first."""
 
 
-def nearest(name: str, known: Any) -> str:
-    """The end of a sentence about an unknown name: what was probably meant, or what there is."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}."
-
-
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the entries of `over` put in place, level by level."""
     result = dict(base)
@@ -294,59 +307,44 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
     if not path.is_file():
         known = [p.stem for p in (PROJECT / "config").glob("*.yaml")]
         raise ValueError(f"There is no profile '{name}'; {nearest(name, known)}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path.name} is not a YAML file: {' '.join(str(error).split())}"
-        ) from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no entries; it needs 'data:', 'plm:' and others.")
-    content = merged(content, changes or {})
+    content = merged(entries(path), changes or {})
     if content.get("preset") == "published":
         content = merged(PUBLISHED, content)
     try:
         return TypeAdapter(Profile).validate_python({"name": path.stem, **content})
     except ValidationError as error:
-        raise ValueError(explain(error, path.name)) from None
+        raise ValueError(explain(error, path.name, Profile)) from None
 
 
-def ablation_runs(profile: str) -> dict[str, list[Finetuning]]:
-    """The finetunings of each setting of a profile's ablation, by the setting's name.
+def study_runs(profile: str, notebook: str) -> dict[str, dict[str, list[Finetuning]]]:
+    """The finetunings of each setting of each study of a notebook, by study and setting.
 
     Raises:
-        ValueError: the profile has no ablation, or one of its settings is no profile.
+        ValueError: the profile has no study for this notebook, or a setting is no profile.
     """
-    ablation = load_profile(profile).ablation
-    if ablation is None:
-        raise ValueError(f"The profile '{profile}' has no entry 'ablation'.")
+    studies = load_profile(profile).studies
+    if notebook not in studies:
+        having = ", ".join(studies) or "no notebook"
+        raise ValueError(
+            f"The profile '{profile}' has studies for {having}, and none for {notebook}."
+        )
     return {
-        name: [
-            load_profile(profile, merged(changes, {"pretraining": {"seed": seed}})).run(
-                variant, seed
-            )
-            for variant in ablation.variants
-            for seed in ablation.seeds
-        ]
-        for name, changes in ablation.settings.items()
+        name: {
+            setting: [
+                setting_of(profile, merged(study.base, changes), seed).run(variant, seed)
+                for variant in changes.get("variants", study.variants)
+                for seed in study.seeds
+            ]
+            for setting, changes in study.settings.items()
+        }
+        for name, study in studies[notebook].items()
     }
 
 
-def explain(error: ValidationError, file: str) -> str:
-    """A configuration's first fault as a sentence."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "unexpected_keyword_argument":
-        known: Any = Profile
-        for part in first["loc"][:-1]:
-            known = known.__dataclass_fields__[part].type
-        fields = getattr(known, "__dataclass_fields__", {})
-        return f"{file}: there is no entry '{place}'; {nearest(str(first['loc'][-1]), fields)}"
-    if first["type"] == "missing":
-        return f"{file}: the entry '{place}' is missing."
-    if first["type"] == "value_error":
-        return f"{file}: {first['ctx']['error']}"
-    return f"{file}: '{place}' is {first['input']!r}: {first['msg']}."
+def setting_of(profile: str, changes: Mapping[str, Any], seed: int) -> Profile:
+    """A profile with a study's setting and a seed of pretraining in place."""
+    entries = {name: value for name, value in changes.items() if name != "variants"}
+    return load_profile(profile, merged(entries, {"pretraining": {"seed": seed}}))
 
 
 def key(*parts: Any) -> str:
@@ -358,7 +356,7 @@ def key(*parts: Any) -> str:
 @cache
 def raw_checksums(dataset: str) -> dict[str, str]:
     """SHA-256 of a data set's raw files; none if it is generated."""
-    return {} if dataset == "synthetic" else fetch.raw(dataset).sha256
+    return {} if dataset == "synthetic" else datasets.raw(dataset).sha256
 
 
 @cache
@@ -428,11 +426,12 @@ def prepare(config: DataConfig) -> Prepared:
         data = datasets.load(config.dataset, config.options)
         prepare_rows(
             data.frame,
-            data.schema,
+            replace(data.schema, label=config.label or data.schema.label),
             split=config.split,
             seed=config.seed,
             min_count=config.min_count,
             rows=config.rows,
+            train_share=config.train_share,
             provenance={**data.provenance, "versions": versions()},
         ).save(folder)
 
@@ -534,6 +533,10 @@ def build_finetuning(config: Finetuning) -> nn.Module:
         model: nn.Module = BothModel(ctr_model, language, config.alpha or "sigmoid")
     elif ctr_model is not None:
         model = CtrModel(ctr_model)
+    elif language is not None and VARIANTS[config.variant][0] == "towers":
+        assert config.plm is not None
+        sides = torch.tensor([field.side == "user" for field in data.schema.fields])
+        model = TowersModel(language, plm.load(config.plm.name, config.plm.dropout), sides)
     elif language is not None:
         model = LangModel(language)
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import false_discovery_control
 
 from altlib import metrics
 from altlib.ctr import NAMES
@@ -28,6 +29,7 @@ LABELS = {
     "alt_lang": "ALT_lang",
     "plain_both": "joint (unaligned)",
     "alt_both": "ALT_both",
+    "ctr_bert": "CTR-BERT",
 }
 """How tables and figures call a variant."""
 
@@ -143,6 +145,7 @@ def flat(profile: Profile, found: list[dict[str, Any]]) -> pd.DataFrame:
                 "variant": result["variant"],
                 "backbone": result["backbone"],
                 "plm": result["plm"],
+                "study": result.get("study", ""),
                 "setting": result.get("setting", ""),
                 "seed": result["seed"],
                 "auc": result["auc"],
@@ -165,7 +168,8 @@ def model_name(result: Mapping[str, Any]) -> str:
     """What a run trains, in words: the backbone, the PLM, or both."""
     backbone = NAMES.get(result["backbone"], "")
     kind, aligned = VARIANTS[result["variant"]]
-    parts = {"ctr": backbone, "lang": result["plm"], "both": f"{backbone} + {result['plm']}"}
+    plm = result["plm"]
+    parts = {"ctr": backbone, "lang": plm, "both": f"{backbone} + {plm}", "towers": f"2 × {plm}"}
     return ("ALT, " if aligned else "") + parts[kind]
 
 
@@ -217,11 +221,7 @@ def control_table(found: list[dict[str, Any]]) -> pd.DataFrame:
     """Each ALT variant against its control: the same model and budget from unaligned weights."""
     by_variant = grouped(found)
     lines = []
-    for ours, control in (
-        ("alt_ctr", "raw"),
-        ("alt_lang", "plain_lang"),
-        ("alt_both", "plain_both"),
-    ):
+    for ours, control in CONTROLS.items():
         if ours in by_variant and control in by_variant:
             labels = by_variant[ours][0]["test"]["labels"]
             first, second = predictions(by_variant[ours]), predictions(by_variant[control])
@@ -241,55 +241,95 @@ def control_table(found: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def ablation_table(found: Mapping[str, list[dict[str, Any]]]) -> pd.DataFrame:
-    """AUC of each variant in each setting of an ablation, against the first setting.
+CONTROLS = {"alt_ctr": "raw", "alt_lang": "plain_lang", "alt_both": "plain_both"}
+"""Each ALT variant, and the same model from unaligned weights."""
 
-    The difference is that of the mean AUC over seeds, with the interval and p-value of a paired
-    bootstrap over test rows; beside it stands on how many of the seeds it is positive.
+
+def study_table(
+    found: Mapping[str, list[dict[str, Any]]], against: str = "first setting"
+) -> pd.DataFrame:
+    """AUC of each variant in each setting of a study, and paired tests.
+
+    A difference is that of the mean AUC over seeds, with the interval and p-value of a paired
+    bootstrap over test rows; beside it stands on how many of the seeds it is positive. "p (BH)" is
+    corrected for the comparisons of the whole table (Benjamini and Hochberg, 1995). "best" marks,
+    for each variant, the setting with the highest AUC and those not distinguishable from it.
 
     Args:
-        found: the results of each setting, from `stored`; a variant that is missing somewhere is
-            left out.
+        found: the results of each setting, from `stored`.
+        against: as `runs.Study` says.
     """
-    first = next(iter(found))
-    lines = []
     groups = {setting: grouped(runs) for setting, runs in found.items()}
-    for variant, base in groups[first].items():
-        seeds = [run["seed"] for run in base]
-        of = {setting: group.get(variant, []) for setting, group in groups.items()}
-        if any([run["seed"] for run in runs] != seeds for runs in of.values()):
-            continue
-        for setting, runs in of.items():
-            aucs = [run["auc"] for run in runs]
-            auc, auc_sd = metrics.mean_sd(aucs)
-            line = {
-                "variant": LABELS[variant],
-                "pretraining": setting,
-                "pretraining rows": runs[0]["pretraining_rows"],
-                "pretraining seconds": float(np.mean([r["pretraining_seconds"] for r in runs])),
-                "seeds": len(runs),
-                "AUC": auc,
-                "AUC s.d.": auc_sd,
-                "difference": np.nan,
-                "low": np.nan,
-                "high": np.nan,
-                "p": np.nan,
-                "seeds in favour": "–",
-            }
-            if setting != first:
-                paired = metrics.paired_bootstrap(
-                    base[0]["test"]["labels"], predictions(runs), predictions(base)
-                )
-                better = sum(a > run["auc"] for a, run in zip(aucs, base, strict=True))
-                line |= {
-                    "difference": paired.difference,
-                    "low": paired.low,
-                    "high": paired.high,
-                    "p": paired.p_value,
-                    "seeds in favour": f"{better} of {len(runs)}",
+    first, *_ = groups
+    names = list(dict.fromkeys(variant for group in groups.values() for variant in group))
+    # Where each setting has one variant of its own, all of them are compared.
+    panels = [[name] for name in names] if max(map(len, groups.values())) > 1 else [names]
+    lines = []
+    for panel in panels:
+        having = {
+            (setting, name): group[name]
+            for setting, group in groups.items()
+            for name in panel
+            if name in group
+        }
+        best = max(having, key=lambda line: mean(having[line], "auc"))
+        for (setting, variant), runs in having.items():
+            start = next(iter(having))
+            base = having[start] if start[0] == first != setting else None
+            if against == "control":
+                base = groups[setting].get(CONTROLS.get(variant, ""))
+            top = (setting, variant) == best or not distinguishable(having[best], runs)
+            lines.append(
+                {
+                    "variant": LABELS[variant],
+                    "setting": setting,
+                    "pretraining rows": runs[0].get("pretraining_rows", 0),
+                    "pretraining seconds": mean(runs, "pretraining_seconds"),
+                    "seconds": mean(runs, "seconds"),
+                    "seeds": len(runs),
+                    "AUC": mean(runs, "auc"),
+                    "AUC s.d.": metrics.mean_sd([run["auc"] for run in runs])[1],
+                    "Logloss": mean(runs, "logloss"),
+                    "best": "●" if top else "",
+                    **difference(runs, base),
                 }
-            lines.append(line)
-    return pd.DataFrame(lines)
+            )
+    table = pd.DataFrame(lines)
+    tested = table["p"].notna()
+    table["p (BH)"] = np.nan
+    if tested.any():
+        table.loc[tested, "p (BH)"] = false_discovery_control(table.loc[tested, "p"])
+    return table
+
+
+def mean(runs: list[dict[str, Any]], name: str) -> float:
+    """Mean of an entry over runs; what a run lacks counts as 0."""
+    return float(np.mean([run.get(name, 0.0) for run in runs]))
+
+
+def difference(runs: list[dict[str, Any]], base: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """The columns that compare runs with others of the same test rows; empty without others."""
+    rows = base and base[0]["test"]["rows"]
+    if not base or rows != runs[0]["test"]["rows"]:
+        return {"difference": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "in favour": ""}
+    paired = metrics.paired_bootstrap(
+        base[0]["test"]["labels"], predictions(runs), predictions(base)
+    )
+    aucs = {run["seed"]: run["auc"] for run in base}
+    shared = [run["auc"] > aucs[run["seed"]] for run in runs if run["seed"] in aucs]
+    return {
+        "difference": paired.difference,
+        "low": paired.low,
+        "high": paired.high,
+        "p": paired.p_value,
+        "in favour": f"{sum(shared)} of {len(shared)}",
+    }
+
+
+def distinguishable(best: list[dict[str, Any]], runs: list[dict[str, Any]]) -> bool:
+    """Whether the interval of the difference of two settings excludes 0, or cannot be had."""
+    compared = difference(best, runs)
+    return not compared["low"] <= 0
 
 
 def cold_table(data: Prepared, found: list[dict[str, Any]]) -> pd.DataFrame:

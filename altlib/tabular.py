@@ -227,6 +227,7 @@ def prepare(
     seed: int = 0,
     min_count: int = 2,
     rows: int | None = None,
+    train_share: float = 1.0,
     provenance: dict[str, Any] | None = None,
 ) -> Prepared:
     """Turns a validated frame into ids, labels and splits.
@@ -238,6 +239,7 @@ def prepare(
         seed: of the random split and of the sample of rows.
         min_count: a value seen fewer times in the training split gets the unknown id.
         rows: use a random sample of this many rows; None uses all.
+        train_share: leave out all but a random share of the training split; the others stay.
         provenance: of the frame; what happens here is added to it.
 
     Raises:
@@ -249,8 +251,12 @@ def prepare(
     chosen = np.flatnonzero(keep)
     if rows is not None and rows < len(chosen):
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, rows, replace=False))
-    labels = labels[chosen]
     part = split_rows(frame["timestamp"].to_numpy()[chosen], split, seed)
+    if train_share < 1:
+        train = np.random.default_rng(seed).permutation(np.flatnonzero(part == 0))
+        left = np.delete(np.arange(len(part)), train[round(train_share * len(train)) :])
+        chosen, part = chosen[left], part[left]
+    labels = labels[chosen]
     for position, name in enumerate(SPLITS):
         if len(np.unique(labels[part == position])) < 2:
             raise ValueError(

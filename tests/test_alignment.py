@@ -58,6 +58,7 @@ def losses(case: Case, model: Alignment) -> dict[str, float]:
         ({"mlm_head": "new"}, {"mlm"}),
         ({"mask_absent": True}, {"mlm"}),
         ({"mlm_vocabulary": "all"}, {"mlm"}),
+        ({"mlm_ids": False}, {"mlm"}),
         ({"mlm_positions": "all"}, set()),
         ({"plm_passes": 3}, set()),
         ({"tabular_ratio": 0.6}, {"mtm"}),
@@ -79,6 +80,8 @@ def test_a_switch_changes_the_loss_it_names_and_no_other(
     case: Case, change: dict[str, object], named: set[str]
 ) -> None:
     base = build(case, AlignmentConfig())
+    if "mlm_ids" in change:  # the head starts without any influence of the IDs
+        torch.nn.init.normal_(base.mlm_head.inward.weight)
     plain = losses(case, base)
     changed = build(case, replace(AlignmentConfig(), **change), like=base)
     if "temperature" in change:

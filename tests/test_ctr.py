@@ -8,12 +8,21 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from altlib.ctr import BACKBONES, NAMES, CtrConfig, IdModel, build
+from altlib.ctr.afm import AFM
+from altlib.ctr.afn import LogarithmicLayer
 from altlib.ctr.autoint import InteractingLayer
+from altlib.ctr.dcn import DCN
 from altlib.ctr.dcnv2 import CrossMix, DCNFull
 from altlib.ctr.deepfm import DeepFM, bi_interaction
+from altlib.ctr.finalmlp import FinalMLP
+from altlib.ctr.pnn import PNN
+from altlib.ctr.xdeepfm import CIN, XDeepFM
 
 FEATURES, FIELDS = 50, 5
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+every_wide_backbone = pytest.mark.parametrize(
+    "backbone", [name for name, kind in BACKBONES.items() if kind.wide]
+)
 
 
 def make(backbone: str, seed: int = 0, **sizes: float) -> IdModel:
@@ -25,7 +34,8 @@ def make_lively(backbone: str) -> IdModel:
     """A model whose embeddings and first-order weights are far from zero, as after training."""
     model = make(backbone)
     torch.nn.init.normal_(model.embedding.weight)
-    torch.nn.init.normal_(model.linear.weight)
+    if model.wide:
+        torch.nn.init.normal_(model.linear.weight)
     return model
 
 
@@ -96,14 +106,14 @@ def test_saved_weights_predict_the_same(backbone: str, tmp_path: Path) -> None:
 
 @every_backbone
 def test_rows_do_not_see_each_other(backbone: str) -> None:
-    model, ids = make_lively(backbone).double(), some_ids()
+    model, ids = make_lively(backbone).double().eval(), some_ids()
     order = torch.randperm(len(ids))
     for whole, shuffled in zip(model(ids), model(ids[order]), strict=True):
         torch.testing.assert_close(shuffled, whole[order])
     torch.testing.assert_close(model(ids[:1])[1], model(ids)[1][:1])
 
 
-@every_backbone
+@every_wide_backbone
 def test_a_feature_never_trained_adds_nothing_to_the_first_order(backbone: str) -> None:
     model = make(backbone)
     ids = torch.full((2, FIELDS), FEATURES - 1)
@@ -111,7 +121,7 @@ def test_a_feature_never_trained_adds_nothing_to_the_first_order(backbone: str) 
     assert torch.equal(model.first_order(ids), torch.zeros(2))
 
 
-@every_backbone
+@every_wide_backbone
 def test_the_first_order_is_part_of_the_logit(backbone: str) -> None:
     model, ids = make_lively(backbone).double(), some_ids()
     whole, slow = model(ids)[1], torch.zeros(len(ids), dtype=torch.double)
@@ -214,6 +224,103 @@ def test_autoint_puts_attention_beside_the_dnn() -> None:
     torch.testing.assert_close(model(ids)[0], expected)
 
 
+def test_afm_weighs_pairs_by_attention() -> None:
+    model, ids = make_lively("afm").double(), some_ids(6)
+    assert isinstance(model, AFM)
+    inward, _, outward = model.attention
+    for row in range(6):
+        embedded = model.embedding.weight[ids[row]]
+        products = [embedded[i] * embedded[j] for i in range(FIELDS) for j in range(i + 1, FIELDS)]
+        scores = [
+            outward.weight[0] @ torch.relu(inward.weight @ pair + inward.bias) for pair in products
+        ]
+        weights = torch.softmax(torch.stack(scores), 0)
+        expected = sum(w * pair for w, pair in zip(weights, products, strict=True))
+        torch.testing.assert_close(model(ids)[0][row], expected)
+
+
+def test_pnn_reads_inner_products_beside_embeddings() -> None:
+    model, ids = make_lively("pnn").double(), some_ids(6)
+    assert isinstance(model, PNN)
+    embedded = model.embedding(ids)
+    products = [
+        (embedded[:, i] * embedded[:, j]).sum(1, keepdim=True)
+        for i in range(FIELDS)
+        for j in range(i + 1, FIELDS)
+    ]
+    representation, logit = model(ids)
+    expected = model.dnn(torch.cat([embedded.flatten(1), *products], 1))
+    torch.testing.assert_close(representation, expected)
+    torch.testing.assert_close(logit, model.head(expected)[:, 0])
+
+
+def test_cross_of_dcn_is_its_formula() -> None:
+    model, ids = make_lively("dcn").double(), some_ids(6)
+    assert isinstance(model, DCN)
+    for row in range(6):
+        first = x = model.embedding.weight[ids[row]].flatten()
+        for layer in model.cross:
+            torch.nn.init.normal_(layer.b)
+            x = first * (x @ layer.w.weight[0]) + layer.b + x
+        torch.testing.assert_close(model(ids)[0][row, : x.numel()], x)
+
+
+def test_cin_is_its_formula_map_by_map() -> None:
+    torch.manual_seed(0)
+    maps, width = (4, 2), 3
+    layer = CIN(FIELDS, maps).double()
+    row = torch.randn(FIELDS, width, dtype=torch.double)
+    before, expected = row, []
+    for linear, number in zip(layer.layers, maps, strict=True):
+        weights = linear.weight.view(number, len(before), FIELDS)  # type: ignore[operator, union-attr]
+        now = torch.zeros(number, width, dtype=torch.double)
+        for h in range(number):
+            for i in range(len(before)):
+                for j in range(FIELDS):
+                    now[h] += weights[h, i, j] * before[i] * row[j]
+        expected.append(now.sum(1))
+        before = now
+    torch.testing.assert_close(layer(row[None])[0], torch.cat(expected))
+
+
+def test_xdeepfm_puts_cin_beside_the_dnn() -> None:
+    model, ids = make_lively("xdeepfm").double(), some_ids()
+    assert isinstance(model, XDeepFM)
+    embedded = model.embedding(ids)
+    expected = torch.cat([model.cin(embedded), model.dnn(embedded.flatten(1))], 1)
+    torch.testing.assert_close(model(ids)[0], expected)
+
+
+def test_a_logarithmic_neuron_is_a_product_of_powers() -> None:
+    torch.manual_seed(0)
+    layer = LogarithmicLayer(FIELDS, 3).double().eval()  # batch norms that do nothing yet
+    torch.nn.init.normal_(layer.orders.bias)
+    embedded = torch.randn(4, FIELDS, 2, dtype=torch.double)
+    found = layer(embedded)
+    for n in range(3):
+        powers = embedded.abs() ** layer.orders.weight[n][:, None]
+        expected = powers.prod(1) * layer.orders.bias[n].exp()
+        torch.testing.assert_close(found[:, n], expected, rtol=1e-4, atol=0)
+
+
+def test_finalmlp_gates_two_streams_and_fuses_them_head_by_head() -> None:
+    model, ids = make_lively("finalmlp").double(), some_ids(6)
+    assert isinstance(model, FinalMLP)
+    embedded, outputs = model.embedding(ids).flatten(1), []
+    for stream in (model.first, model.second):
+        torch.nn.init.normal_(stream.gate)
+        outputs.append(stream.dnn(2 * torch.sigmoid(stream.gate) * embedded))
+    representation, logit = model(ids)
+    torch.testing.assert_close(representation, torch.cat(outputs, 1))
+    expected = model.head(representation)[:, 0]
+    width = outputs[0].shape[1] // 2
+    for head in range(2):
+        own = slice(head * width, (head + 1) * width)
+        for row in range(6):
+            expected[row] += outputs[0][row, own] @ model.fusion[head] @ outputs[1][row, own]
+    torch.testing.assert_close(logit, expected)
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"no backbone 'DCNv2'; did you mean 'dcnv2'"):
         make("DCNv2")
@@ -221,6 +328,8 @@ def test_mistakes_are_named() -> None:
         make("autoin")
     with pytest.raises(ValueError, match="attention_heads = 3 does not divide"):
         make("autoint", attention_heads=3)
+    with pytest.raises(ValueError, match="fusion_heads = 3 does not divide"):
+        make("finalmlp", fusion_heads=3)
     for wrong in ({"experts": 0}, {"dropout": 1.0}, {"hidden": ()}, {"width": 3}):
         with pytest.raises(ValidationError):
             CtrConfig(**wrong)

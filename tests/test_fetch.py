@@ -217,7 +217,9 @@ def test_the_register_is_well_formed() -> None:
     for entry in (*fetch.DATA.values(), *fetch.PLMS.values()):
         digests = [*entry.pinned.values(), *(entry.mirror.sha256 if entry.mirror else ())]
         assert all(len(d) == 64 and int(d, 16) for d in digests)
-        assert entry.note and (entry.mirror or entry.url or entry.hub)
+        assert entry.note and entry.user
+        # Without a checksum nothing is downloaded: the user brings the files.
+        assert bool(entry.pinned) == bool(entry.mirror or entry.url or entry.hub)
 
 
 @pytest.mark.network

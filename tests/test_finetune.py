@@ -1,11 +1,13 @@
 """The three finetunings: what they read, what they predict, what their losses reach."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from altlib import ctr, plm
 from altlib.datasets import Dataset
-from altlib.finetune import BothModel, CtrModel, LangModel, click_losses, prediction
+from altlib.finetune import BothModel, CtrModel, LangModel, TowersModel, click_losses, prediction
 from altlib.tabular import prepare
 from altlib.text import TextBatch, TextConfig, TokenTable
 
@@ -65,3 +67,20 @@ def test_losses_are_binary_cross_entropies(case: Case) -> None:
     found = click_losses(logits, torch.tensor([1, 0]))["ctr"]
     p = logits["ctr"].sigmoid()
     assert found.item() == pytest.approx(-(p[0].log() + (1 - p[1]).log()).item() / 2, rel=1e-6)
+
+
+def test_a_tower_reads_the_words_of_its_side_only(case: Case) -> None:
+    _, language, ids, text = case
+    other = plm.load(language.name, dropout=0.0)
+    sides = torch.tensor([True, True, False, False, False, False])
+    model = TowersModel(language, other, sides).eval()
+    reached: list[torch.Tensor] = []
+    model.classifier.register_forward_pre_hook(lambda module, inputs: reached.append(inputs[0]))
+    model(ids, text)
+    changed = text.tokens.clone()
+    changed[text.value & (text.field >= 2)] = 7  # the item's words
+    model(ids, replace(text, tokens=changed))
+    width = language.hidden_size
+    before, after = reached
+    assert torch.equal(before[:, :width], after[:, :width])
+    assert not torch.allclose(before[:, width:], after[:, width:])

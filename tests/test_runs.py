@@ -13,6 +13,7 @@ import torch
 
 from altlib import runs
 from altlib.runs import Profile, load_profile
+from altlib.schema import LabelRule
 
 TINY = str(Path(__file__).with_name("tiny.yaml"))
 
@@ -22,13 +23,20 @@ def profile(tiny_plm: str) -> Profile:
     return load_profile(TINY, {"plm": {"name": tiny_plm}})
 
 
+def studies(**changes: Any) -> dict[str, Any]:
+    """A profile's study with an entry in place."""
+    study = {"settings": {"one": {}}, "seeds": [0], "variants": ["raw"]} | changes
+    return {"studies": {"09_ablations": {"new": study}}}
+
+
 def test_every_profile_of_the_project_is_valid() -> None:
     names = [path.stem for path in (runs.PROJECT / "config").glob("*.yaml")]
     assert {"quick", "cpu", "paper"} <= set(names)
     for name in names:
         profile = load_profile(name)
         assert profile.runs() and profile.name == name
-        assert not profile.ablation or runs.ablation_runs(name)
+        for notebook in profile.studies:
+            assert runs.study_runs(name, notebook)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +59,13 @@ def test_every_profile_of_the_project_is_valid() -> None:
         ({"data": {"dataset": "synthetic", "min_count": 0}}, r"'data.min_count' is 0: .*greater"),
         ({"text": {"template": "{field}"}}, r"tiny.yaml: text.template is '{field}'; it must hold"),
         ({"plm": None}, r"'plm' is None"),
-        ({"ablation": {"variants": ["raw"]}}, r"ablation.variants names 'raw'.*variants alt_ctr"),
-        ({"ablation": {"seeds": []}}, r"ablation.seeds is empty"),
-        ({"ablation": {"settings": {"x": {"data": {}}}}}, r"ablation.settings.x changes the data"),
+        (studies(variants=["alt_crt"]), r"The setting 'one' of a study finetunes 'alt_crt'"),
+        (studies(seeds=[]), r"A study's seeds are empty"),
+        (studies(settings={"x": {"data": {}}}), r"setting 'x' of a study changes the data"),
+        (
+            studies(settings={"x": {"pretraining": {"seed": 1}}}),
+            r"setting 'x' of a study has a seed",
+        ),
     ],
 )
 def test_a_fault_in_a_profile_is_one_clear_sentence(changes: dict[str, Any], message: str) -> None:
@@ -354,3 +366,12 @@ def test_words_that_carry_what_sparse_ids_cannot_help_alt_ctr(tiny_plm: str) -> 
 
     assert gain(shuffle_texts=False) > 0.02
     assert gain(shuffle_texts=True) < 0.01
+
+
+def test_a_label_rule_takes_the_place_of_the_data_set_s_own() -> None:
+    options = {"rows": 600, "seed": 1}
+    own = runs.prepare(runs.DataConfig("synthetic", options))
+    rule = LabelRule(positive_from=2, dropped=(4,), scale=(1, 5))
+    other = runs.prepare(runs.DataConfig("synthetic", options, label=rule))
+    assert other.schema.label == rule and own.schema.label != rule
+    assert (len(own.labels), len(other.labels)) == (600, 420)

@@ -110,19 +110,50 @@ def test_recovery_stands_beside_the_most_frequent(synthetic: Dataset) -> None:
     assert pd.isna(line["MLM accuracy"]) and pd.isna(table.loc["age", "MTM accuracy"])
 
 
-def test_an_ablation_is_compared_with_its_first_setting_in_pairs() -> None:
+@pytest.fixture
+def study() -> dict[str, list[dict[str, Any]]]:
     cost = {"pretraining_rows": 1000, "pretraining_seconds": 5.0}
-    found = {
-        "two": [result("alt_ctr", seed, 0.5) | cost for seed in (0, 1)],
-        "one": [result("alt_ctr", seed, skill) | cost for seed, skill in ((0, 0.2), (1, 0.8))],
+    skills = {"two": (0.5, 0.5), "one": (0.4, 0.6), "none": (-1.0, -1.0)}
+    return {
+        setting: [result("alt_ctr", seed, skill) | cost for seed, skill in enumerate(of)]
+        for setting, of in skills.items()
     }
-    found["one"].append(result("alt_lang", 0, 0.5) | cost)  # the first setting has no such run
-    table = tables.ablation_table(found).set_index("pretraining")
-    assert list(table["variant"]) == ["ALT_ctr"] * 2
-    means = {name: np.mean([r["auc"] for r in runs[:2]]) for name, runs in found.items()}
+
+
+def test_a_study_is_compared_with_its_first_setting_in_pairs(
+    study: dict[str, list[dict[str, Any]]],
+) -> None:
+    table = tables.study_table(study).set_index("setting")
+    means = {name: np.mean([r["auc"] for r in runs]) for name, runs in study.items()}
     assert table.loc["one", "difference"] == pytest.approx(means["one"] - means["two"])
     assert table.loc["one", "low"] < table.loc["one", "difference"] < table.loc["one", "high"]
-    assert table.loc["one", "seeds in favour"] == "1 of 2"
-    assert pd.isna(table.loc["two", "difference"])
-    found["one"] = found["one"][:1]
-    assert tables.ablation_table(found).empty  # seeds that differ are no pairs
+    assert table.loc["one", "in favour"] == "1 of 2"
+    assert pd.isna(table.loc["two", "difference"]) and pd.isna(table.loc["two", "p (BH)"])
+    assert (table["pretraining rows"] == 1000).all()
+    # The smallest of two p-values is doubled, the largest stays.
+    assert table["p (BH)"].max() == table["p"].max()
+    assert table.loc["none", "p (BH)"] == pytest.approx(2 * table.loc["none", "p"])
+    assert table.loc["none", "best"] == ""
+    assert "●" in table["best"].tolist()
+
+
+def test_a_study_may_compare_with_controls(study: dict[str, list[dict[str, Any]]]) -> None:
+    study["two"] += [result("raw", seed, 0.1) for seed in (0, 1)]
+    table = tables.study_table(study, "control")
+    tested = table[table["difference"].notna()]
+    assert tested[["variant", "setting"]].to_numpy().tolist() == [["ALT_ctr", "two"]]
+    assert tested["difference"].iloc[0] > 0
+
+
+def test_runs_on_other_rows_are_not_compared(study: dict[str, list[dict[str, Any]]]) -> None:
+    for run in study["one"]:
+        run["test"]["rows"] = [1]
+    table = tables.study_table(study).set_index("setting")
+    assert pd.isna(table.loc["one", "difference"]) and pd.notna(table.loc["none", "difference"])
+
+
+def test_settings_with_a_variant_each_are_compared_with_each_other() -> None:
+    found = {"DCNv2": [result("raw", 0, 0.1)], "CTR-BERT": [result("ctr_bert", 0, 1.0)]}
+    table = tables.study_table(found).set_index("setting")
+    assert table.loc["CTR-BERT", "difference"] > 0 and pd.isna(table.loc["DCNv2", "difference"])
+    assert table["best"].tolist() == ["", "●"]

@@ -144,6 +144,23 @@ def test_saved_and_loaded(synthetic: Dataset, tmp_path: Path) -> None:
         assert np.array_equal(getattr(again, name), getattr(data, name))
 
 
+def words(data: Prepared, row: int) -> list[str]:
+    """The values of a row."""
+    values = [value for field in data.values for value in field]
+    return [values[v] for v in data.rows[row]]
+
+
+def test_a_share_of_the_training_split_leaves_the_others(synthetic: Dataset) -> None:
+    whole, few = (prepare(synthetic.frame, synthetic.schema, train_share=s) for s in (1.0, 0.1))
+    assert (len(few.of("train")), len(whole.of("train"))) == (48, 480)
+    for name in ("validation", "test"):
+        one, two = ([words(data, row) for row in data.of(name)] for data in (whole, few))
+        assert one == two
+    trained = {tuple(words(whole, row)) for row in whole.of("train")}
+    assert all(tuple(words(few, row)) in trained for row in few.of("train"))
+    assert few.features < whole.features
+
+
 def test_a_sample_of_rows_is_drawn_after_the_label_rule(synthetic: Dataset) -> None:
     data = prepare(synthetic.frame, synthetic.schema, rows=200)
     assert len(data.rows) == 200

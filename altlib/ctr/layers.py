@@ -1,9 +1,12 @@
 """What every ID-based model shares: configuration, field embeddings, first-order term and DNN.
 
-A model file then holds only its interaction. The logit of each is that of the wide part of Wide &
-Deep (arXiv 1606.07792, section 3.1), plus what the interaction and the DNN say.
+A model file then holds only its interaction. The first-order term, of those that have one, is the
+wide part of Wide & Deep (arXiv 1606.07792, section 3.1).
 """
 
+from typing import ClassVar
+
+import torch
 from pydantic import ConfigDict, PositiveInt
 from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass
@@ -15,15 +18,18 @@ class CtrConfig:
     """Sizes of an ID-based model; a backbone reads those that it has a use for.
 
     Attributes:
-        backbone: "dcnv2", "dcnv2-full", "deepfm" or "autoint".
+        backbone: a name of `altlib.ctr.BACKBONES`.
         embedding: width d of a feature's vector.
         hidden: widths of the DNN, ReLU after each.
         dropout: after each hidden layer of the DNN.
-        cross_layers: cross layers of both DCNv2 forms.
+        cross_layers: cross layers of DCN and both DCNv2 forms.
         low_rank: width of the projected space of an expert ("dcnv2").
         experts: experts of a cross layer ("dcnv2").
         attention_layers: interacting layers ("autoint").
         attention_heads: heads of such a layer, a divisor of `embedding` ("autoint").
+        cin: feature maps of each layer of the compressed interaction network ("xdeepfm").
+        logarithmic_neurons: crosses of learnt order ("afn").
+        fusion_heads: subspaces of the bilinear fusion, a divisor of `hidden[-1]` ("finalmlp").
     """
 
     backbone: str = "dcnv2"
@@ -35,6 +41,9 @@ class CtrConfig:
     experts: PositiveInt = 4
     attention_layers: PositiveInt = 3
     attention_heads: PositiveInt = 2
+    cin: tuple[PositiveInt, ...] = Limits(default=(128, 128), min_length=1)
+    logarithmic_neurons: PositiveInt = 64
+    fusion_heads: PositiveInt = 2
 
 
 class Embedding(nn.Embedding):
@@ -47,7 +56,7 @@ class Embedding(nn.Embedding):
 
 
 class IdModel(nn.Module):
-    """Field embeddings, first-order term and parallel DNN; each backbone adds its `forward`.
+    """Field embeddings and, as the class says, a first-order term and a DNN over the embeddings.
 
     `forward(ids [B, F]) -> (representation [B, R], logit [B])`.
 
@@ -61,18 +70,25 @@ class IdModel(nn.Module):
         representation_size: R.
     """
 
+    wide: ClassVar[bool] = True
+    """Whether the model has a first-order term."""
+    deep: ClassVar[bool] = True
+    """Whether it has `dnn`, which reads the embeddings side by side."""
     representation_size: int
 
     def __init__(self, config: CtrConfig, features: int, fields: int) -> None:
         super().__init__()
         self.embedding = Embedding(features, config.embedding)
-        self.linear = Embedding(features, 1)
-        self.bias = nn.Parameter(self.linear.weight.new_zeros(()))
-        self.dnn = dnn(fields * config.embedding, config.hidden, config.dropout)
+        if self.wide:
+            self.linear = Embedding(features, 1)
+            self.bias = nn.Parameter(self.linear.weight.new_zeros(()))
+        if self.deep:
+            self.dnn = dnn(fields * config.embedding, config.hidden, config.dropout)
         # Small, so that products of rarely seen features start near nothing; and a feature that
         # training never meets (a reserved id) keeps a first-order weight of exactly 0.
         nn.init.normal_(self.embedding.weight, std=1e-2)
-        nn.init.zeros_(self.linear.weight)
+        if self.wide:
+            nn.init.zeros_(self.linear.weight)
 
     def first_order(self, ids: Tensor) -> Tensor:
         """Sum of the fields' weights and the bias: ids [B, F] -> [B]."""
@@ -88,3 +104,9 @@ def dnn(inputs: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
             layers.append(nn.Dropout(dropout))
         inputs = width
     return nn.Sequential(*layers)
+
+
+def pairs(embedded: Tensor) -> Tensor:
+    """e_i * e_j, element by element, of every two fields i < j: [B, F, d] -> [B, F(F-1)/2, d]."""
+    first, second = torch.triu_indices(embedded.shape[1], embedded.shape[1], 1)
+    return embedded[:, first] * embedded[:, second]

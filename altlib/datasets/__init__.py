@@ -4,23 +4,35 @@ These are the inputs of the experiments of arXiv 2310.19453, section 4.1, and a 
 planted structure. A new data set is one module with a `Schema` and a `read`, and one line here.
 """
 
-import difflib
 from typing import Any
 
 from altlib import fetch
-from altlib.datasets import ml_1m, ml_100k, synthetic
+from altlib.datasets import bookcrossing, goodbooks, goodreads, ml_1m, ml_100k, own, synthetic
 from altlib.datasets.frame import Dataset
+from altlib.faults import nearest
+from altlib.fetch import Raw
 
-__all__ = ["Dataset", "load"]
+__all__ = ["Dataset", "load", "raw"]
 
-READERS = {"ml-100k": ml_100k.read, "ml-1m": ml_1m.read}
+READERS = {
+    "ml-100k": ml_100k.read,
+    "ml-1m": ml_1m.read,
+    "bookcrossing": bookcrossing.read,
+    "goodbooks": goodbooks.read,
+    "goodreads": goodreads.read,
+}
+
+
+def raw(name: str) -> Raw:
+    """The raw files of a data set; see `fetch.raw` and `own.raw`."""
+    return own.raw(name) if own.is_own(name) else fetch.raw(name)
 
 
 def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
     """Reads a data set from its raw files, or makes the synthetic one.
 
     Args:
-        name: "ml-100k", "ml-1m" or "synthetic".
+        name: a key of `READERS`, "synthetic", or the YAML file that describes one's own data.
         options: parameters of "synthetic" (the attributes of `synthetic.Synthetic`).
 
     Raises:
@@ -29,13 +41,10 @@ def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
     """
     if name == "synthetic":
         return synthetic.make(synthetic.from_options(options or {}))
-    if name not in READERS:
-        names = [*READERS, "synthetic"]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"There is no data set '{name}'; there are {', '.join(names)}.{hint}")
+    if name not in READERS and not own.is_own(name):
+        raise ValueError(f"There is no data set '{name}'; {nearest(name, [*READERS, 'synthetic'])}")
     if options:
         raise ValueError(
             f"Data set '{name}' takes no options but got {sorted(options)}; leave them out."
         )
-    return READERS[name](fetch.raw(name))
+    return READERS.get(name, own.read)(raw(name))

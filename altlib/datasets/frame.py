@@ -5,7 +5,7 @@ small tables, so their columns are made categorical once and spread over the rat
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,8 @@ def join(
     columns: dict[str, Any] = {}
     for side, table in (("user", users), ("item", items)):
         fields = [field.name for field in schema.fields if field.side == side]
-        rows = pd.Index(table[fields[0]]).get_indexer(ratings[fields[0]])
+        keys = pd.Categorical(ratings[fields[0]])
+        rows = pd.Index(table[fields[0]]).get_indexer(keys.categories)[keys.codes]
         used = np.bincount(rows, minlength=len(table)) > 0
         rows = (np.cumsum(used) - 1)[rows]
         for name in fields:
@@ -68,27 +69,37 @@ def join(
 
 
 def gathered(schema: Schema, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """One frame of parts that need not fit into memory together: text becomes codes part by part.
+    """One frame of parts that need not fit into memory together.
 
     Args:
         schema: the fields.
         parts: frames with a column of text for each field, `rating` and `timestamp`.
     """
-    known: dict[str, dict[str, int]] = {name: {} for name in schema.field_names}
-    codes: dict[str, list[np.ndarray]] = {name: [] for name in schema.field_names}
-    numbers: dict[str, list[np.ndarray]] = {"rating": [], "timestamp": []}
+    texts = (part.assign(**{n: words(part[n]) for n in schema.field_names}) for part in parts)
+    frame = coded(texts, schema.field_names, ["rating", "timestamp"])
+    return frame.astype({"rating": "float32", "timestamp": "int64"})
+
+
+def coded(
+    parts: Iterable[pd.DataFrame], texts: Sequence[str], numbers: Sequence[str]
+) -> pd.DataFrame:
+    """One frame of parts: text becomes categories part by part, numbers stay as they are."""
+    known: dict[str, dict[str, int]] = {name: {} for name in texts}
+    columns: dict[str, list[Any]] = {name: [] for name in (*texts, *numbers)}
     for part in parts:
         for name, seen in known.items():
-            local, values = pd.factorize(words(part[name]))
+            local, values = pd.factorize(part[name])
             place = np.array([seen.setdefault(value, len(seen)) for value in values], np.int32)
-            codes[name].append(place[local])
-        numbers["rating"].append(part["rating"].to_numpy("float32"))
-        numbers["timestamp"].append(part["timestamp"].to_numpy("int64"))
-    columns: dict[str, Any] = {}
-    for name, seen in known.items():
-        whole = np.concatenate(codes.pop(name))
-        columns[name] = pd.Categorical.from_codes(whole, categories=pd.Index(list(seen)))
-    return pd.DataFrame(columns | {n: np.concatenate(p) for n, p in numbers.items()}, copy=False)
+            columns[name].append(place[local])
+        for name in numbers:
+            columns[name].append(part[name].to_numpy())
+    whole: dict[str, Any] = {}
+    for name in list(columns):
+        whole[name] = np.concatenate(columns.pop(name))
+        if name in known:
+            categories = pd.Index(list(known.pop(name)))
+            whole[name] = pd.Categorical.from_codes(whole[name], categories=categories)
+    return pd.DataFrame(whole, copy=False)
 
 
 def record(raw: Raw, counts: dict[str, int], known: dict[str, int]) -> dict[str, Any]:

@@ -8,7 +8,16 @@ import pandas as pd
 
 from altlib.datasets import movielens
 from altlib.datasets.frame import Dataset, join, record
-from altlib.datasets.validation import check, content, decode, split_lines
+from altlib.datasets.validation import (
+    check,
+    code,
+    content,
+    decode,
+    identifier,
+    number,
+    reference,
+    split_lines,
+)
 from altlib.fetch import Raw
 from altlib.schema import UNKNOWN
 
@@ -57,24 +66,24 @@ def read(raw: Raw) -> Dataset:
         "ml-100k.user",
         table(raw, "ml-100k.user", ["user_id", "gender", "age", "occupation", "zip_code"]),
         {
-            "user_id": movielens.identifier(),
-            "gender": movielens.code(movielens.GENDERS),
-            "age": movielens.number(1, 120, nullable=True),
+            "user_id": identifier(),
+            "gender": code(movielens.GENDERS),
+            "age": number(1, 120, nullable=True),
         },
     )
     movies = check(
         "ml-100k.item",
         table(raw, "ml-100k.item", ["item_id", "movie_title", "release_year", "class"]),
-        {"item_id": movielens.identifier()},
+        {"item_id": identifier()},
     )
     ratings = check(
         "ml-100k.inter",
         table(raw, "ml-100k.inter", ["user_id", "item_id", "rating", "timestamp"]),
         {
-            "user_id": movielens.reference(users["user_id"], "ml-100k.user"),
-            "item_id": movielens.reference(movies["item_id"], "ml-100k.item"),
-            "rating": movielens.number(1, 5),
-            "timestamp": movielens.number(0),
+            "user_id": reference(users["user_id"], "ml-100k.user"),
+            "item_id": reference(movies["item_id"], "ml-100k.item"),
+            "rating": number(1, 5),
+            "timestamp": number(0),
         },
         key=["user_id", "item_id"],
     )

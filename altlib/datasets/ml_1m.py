@@ -8,7 +8,16 @@ import pandas as pd
 
 from altlib.datasets import movielens
 from altlib.datasets.frame import Dataset, join, record
-from altlib.datasets.validation import check, content, decode, split_lines
+from altlib.datasets.validation import (
+    check,
+    code,
+    content,
+    decode,
+    identifier,
+    number,
+    reference,
+    split_lines,
+)
 from altlib.fetch import Raw
 
 SCHEMA = movielens.schema("ml-1m")
@@ -62,25 +71,25 @@ def read(raw: Raw) -> Dataset:
         "users.dat",
         table(raw, "users.dat", ["user_id", "gender", "age", "occupation", "zipcode"]),
         {
-            "user_id": movielens.identifier(),
-            "gender": movielens.code(movielens.GENDERS),
-            "age": movielens.code(ages),
-            "occupation": movielens.code(occupations),
+            "user_id": identifier(),
+            "gender": code(movielens.GENDERS),
+            "age": code(ages),
+            "occupation": code(occupations),
         },
     )
     movies = check(
         "movies.dat",
         table(raw, "movies.dat", ["movie_id", "title", "genre"]),
-        {"movie_id": movielens.identifier()},
+        {"movie_id": identifier()},
     )
     ratings = check(
         "ratings.dat",
         table(raw, "ratings.dat", ["user_id", "movie_id", "rating", "timestamp"]),
         {
-            "user_id": movielens.reference(users["user_id"], "users.dat"),
-            "movie_id": movielens.reference(movies["movie_id"], "movies.dat"),
-            "rating": movielens.number(1, 5),
-            "timestamp": movielens.number(0),
+            "user_id": reference(users["user_id"], "users.dat"),
+            "movie_id": reference(movies["movie_id"], "movies.dat"),
+            "rating": number(1, 5),
+            "timestamp": number(0),
         },
         key=["user_id", "movie_id"],
     )

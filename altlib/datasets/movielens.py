@@ -4,10 +4,6 @@ Both are used with the label rule of section 4.1.1 of arXiv 2310.19453: ratings 
 higher ones are clicks.
 """
 
-from collections.abc import Iterable
-
-import pandera.pandas as pa
-
 from altlib.schema import Field, LabelRule, Schema
 
 GENDERS = {"M": "male", "F": "female"}
@@ -39,48 +35,4 @@ def schema(name: str) -> Schema:
             Field("genre", "genre", "item"),
         ),
         label=LabelRule(positive_from=4, dropped=(3,), scale=(1, 5)),
-    )
-
-
-def number(low: int, high: int | None = None, nullable: bool = False) -> pa.Column:
-    """The rule for a whole number from `low` (to `high`)."""
-    return pa.Column(
-        "Int64" if nullable else "int64",
-        pa.Check.ge(low) if high is None else pa.Check.in_range(low, high),
-        coerce=True,
-        nullable=nullable,
-        description=f"a whole number from {low}" + ("" if high is None else f" to {high}"),
-    )
-
-
-def identifier() -> pa.Column:
-    """The rule for the key of a table."""
-    return pa.Column(
-        "int64",
-        pa.Check.ge(1),
-        unique=True,
-        report_duplicates="exclude_first",
-        coerce=True,
-        description="a whole number from 1 that no earlier line has",
-    )
-
-
-def reference(keys: Iterable[int], file: str) -> pa.Column:
-    """The rule for a column that points at a row of another file."""
-    return pa.Column(
-        "int64",
-        pa.Check.isin(list(keys)),
-        coerce=True,
-        description=f"the number of a row of {file}",
-    )
-
-
-def code(codes: Iterable[str]) -> pa.Column:
-    """The rule for a column of codes; it may be empty."""
-    allowed = list(codes)
-    return pa.Column(
-        "str",
-        pa.Check.isin(allowed),
-        nullable=True,
-        description=f"one of {', '.join(allowed)}, or empty",
     )

@@ -4,9 +4,13 @@ Nothing is guessed or skipped: the first thing that is wrong ends the reading wi
 that names file, line, column and rule.
 """
 
+import math
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
@@ -14,33 +18,57 @@ import pyarrow
 from pyarrow import csv
 
 
-def content(path: Path, file: str) -> bytes:
-    """The bytes of a file in a folder or a zip, at whatever depth it lies.
+@contextmanager
+def stream(path: Path, file: str) -> Iterator[pyarrow.NativeFile]:
+    """Opens a file in a folder or a zip, at whatever depth it lies, unpacked if gzipped.
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is empty, or the zip is damaged.
+        ValueError: the zip is damaged.
     """
-    if path.is_dir():
-        members = [str(m.relative_to(path)) for m in sorted(path.rglob("*")) if m.is_file()]
-        data = (path / find(path, file, members)).read_bytes()
-    else:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                data = archive.read(find(path, file, archive.namelist()))
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ValueError(
-                f"{path.name} is not a whole zip file ({error}); get it again, or unpack what is "
-                "right into a folder."
-            ) from error
+    with ExitStack() as stack:
+        if path.is_dir():
+            members = [str(m.relative_to(path)) for m in sorted(path.rglob("*")) if m.is_file()]
+            member = find(path, file, members)
+            source: Any = stack.enter_context((path / member).open("rb"))
+        else:
+            try:
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                member = find(path, file, archive.namelist())
+                source = stack.enter_context(archive.open(member))
+            except (zipfile.BadZipFile, EOFError) as error:
+                raise ValueError(
+                    f"{path.name} is not a whole zip file ({error}); get it again, or unpack what "
+                    "is right into a folder."
+                ) from error
+        packed = "gzip" if member.endswith(".gz") else None
+        yield stack.enter_context(pyarrow.input_stream(source, compression=packed))
+
+
+def content(path: Path, file: str) -> bytes:
+    """The bytes of a file that `stream` opens.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is empty or cut short, or the zip is damaged.
+    """
+    try:
+        with stream(path, file) as opened:
+            data = opened.read()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{file} in {path.name} is cut short or damaged ({error}); get it again."
+        ) from error
     if not data.strip():
         raise ValueError(f"{file} in {path} is empty; it should hold a line a row.")
     return data
 
 
 def find(path: Path, file: str, members: list[str]) -> str:
-    """The member of `path` whose last part is `file`, the least deep one."""
-    found = [m for m in members if Path(m).name == file]
+    """The member of `path` whose last part is `file`, gzipped or not, the least deep one."""
+    found = [m for m in members if Path(m).name in (file, f"{file}.gz")]
     if not found:
         raise FileNotFoundError(
             f"{path} holds no file '{file}'; it holds {', '.join(members[:10]) or 'nothing'}."
@@ -60,14 +88,25 @@ def decode(data: bytes, file: str, encoding: str) -> str:
         ) from error
 
 
-def split_lines(text: str, file: str, columns: list[str], first: int) -> pd.DataFrame:
+def split_lines(
+    text: str,
+    file: str,
+    columns: list[str],
+    first: int,
+    delimiter: str = "\t",
+    quote: str | None = None,
+    escape: str | None = None,
+) -> pd.DataFrame:
     r"""A table of text whose index is the line number in the file.
 
     Args:
-        text: lines of values separated by "\t", without a header.
+        text: lines of values, without a header.
         file: its name.
         columns: names of the columns, one for each value of a line.
         first: line number of the first line.
+        delimiter: between the values.
+        quote: around values that may hold the delimiter.
+        escape: before a quote that belongs to the value; without it such a quote is doubled.
 
     Returns:
         A column of str each; an empty value is missing.
@@ -86,7 +125,12 @@ def split_lines(text: str, file: str, columns: list[str], first: int) -> pd.Data
         # Only a single thread knows the number of a line.
         read_options=csv.ReadOptions(column_names=columns, use_threads=False),
         parse_options=csv.ParseOptions(
-            delimiter="\t", quote_char=False, ignore_empty_lines=False, invalid_row_handler=note
+            delimiter=delimiter,
+            quote_char=quote or False,
+            double_quote=escape is None,
+            escape_char=escape or False,
+            ignore_empty_lines=False,
+            invalid_row_handler=note,
         ),
         convert_options=csv.ConvertOptions(
             column_types=dict.fromkeys(columns, pyarrow.string()),
@@ -119,6 +163,10 @@ def check(
     Raises:
         ValueError: the first line that breaks a rule.
     """
+    if missing := [name for name in columns if name not in frame]:
+        raise ValueError(
+            f"{file}: there is no column '{missing[0]}'; there are {', '.join(map(str, frame))}."
+        )
     try:
         frame = pa.DataFrameSchema(columns).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:
@@ -141,3 +189,68 @@ def check(
             f"{' and '.join(key)} may stand only once."
         )
     return frame
+
+
+def decimal(low: float = -math.inf, high: float = math.inf, nullable: bool = False) -> pa.Column:
+    """The rule for a number from `low` to `high`."""
+    return pa.Column(
+        "float64",
+        pa.Check.in_range(low, high),
+        coerce=True,
+        nullable=nullable,
+        description="a number" + (f" from {low:g} to {high:g}" if math.isfinite(low) else ""),
+    )
+
+
+def number(low: int, high: int | None = None, nullable: bool = False) -> pa.Column:
+    """The rule for a whole number from `low` (to `high`)."""
+    return pa.Column(
+        "Int64" if nullable else "int64",
+        pa.Check.ge(low) if high is None else pa.Check.in_range(low, high),
+        coerce=True,
+        nullable=nullable,
+        description=f"a whole number from {low}" + ("" if high is None else f" to {high}"),
+    )
+
+
+def identifier() -> pa.Column:
+    """The rule for the key of a table."""
+    return pa.Column(
+        "int64",
+        pa.Check.ge(1),
+        unique=True,
+        report_duplicates="exclude_first",
+        coerce=True,
+        description="a whole number from 1 that no earlier line has",
+    )
+
+
+def name() -> pa.Column:
+    """The rule for the key of a table that is text."""
+    return pa.Column(
+        "str",
+        unique=True,
+        report_duplicates="exclude_first",
+        description="a text that no earlier line has",
+    )
+
+
+def reference(keys: pd.Series, file: str) -> pa.Column:
+    """The rule for a column that points at a row of another file."""
+    return pa.Column(
+        str(keys.dtype),
+        pa.Check.isin(keys.tolist()),
+        coerce=True,
+        description=f"the number of a row of {file}",
+    )
+
+
+def code(codes: Iterable[str]) -> pa.Column:
+    """The rule for a column of codes; it may be empty."""
+    allowed = list(codes)
+    return pa.Column(
+        "str",
+        pa.Check.isin(allowed),
+        nullable=True,
+        description=f"one of {', '.join(allowed)}, or empty",
+    )

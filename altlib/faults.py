@@ -1,0 +1,54 @@
+"""Faults of names and configuration files, as sentences."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: what was probably meant, or what there is."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(names)}."
+
+
+def entries(path: Path) -> dict[str, Any]:
+    """The entries of a YAML file; a ValueError says why there are none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path.name} is not a YAML file: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no entries of the form 'name: value'.")
+    return content
+
+
+def explain(error: ValidationError, file: str, root: Any) -> str:
+    """The first fault of a configuration.
+
+    Args:
+        error: of checking it.
+        file: where it stands.
+        root: the dataclass that it should fit.
+    """
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "unexpected_keyword_argument":
+        known = root
+        for part in first["loc"][:-1]:
+            fields = getattr(known, "__dataclass_fields__", {})
+            known = fields[part].type if part in fields else None
+        fields = getattr(known, "__dataclass_fields__", None)
+        hint = f"; {nearest(str(first['loc'][-1]), fields)}" if fields else "."
+        return f"{file}: there is no entry '{place}'{hint}"
+    if first["type"] == "missing":
+        return f"{file}: the entry '{place}' is missing."
+    if first["type"] == "value_error":
+        return f"{file}: {first['ctx']['error']}"
+    return f"{file}: '{place}' is {first['input']!r}: {first['msg']}."
