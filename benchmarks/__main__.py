@@ -16,10 +16,13 @@ def bars(table: pd.DataFrame) -> Figure:
     """How many times faster than the peer each benchmark is, on a log axis with a line at 1."""
     lines = table[table["unit"] == "rows/s"].iloc[::-1]
     figure, axis = plt.subplots(figsize=(8, 0.4 * len(lines) + 1.2))
-    drawn = axis.barh(lines["benchmark"], lines["value"], color=figures.COLOURS["aligned"])
+    drawn = axis.barh(
+        lines["benchmark"], lines["value"] - 1, left=1, color=figures.COLOURS["aligned"]
+    )
     axis.bar_label(drawn, [f" {value:.1f}×" for value in lines["value"]])
     axis.axvline(1, color="black", linewidth=0.8)
-    axis.set_xscale("log")
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:g}×")
     axis.margins(x=0.15)
     axis.set(xlabel="times the peer's rows a second")
     return figure
