@@ -36,11 +36,12 @@ def main() -> None:
     whole = folder / "benchmarks.csv"
     old = pd.read_csv(whole) if whole.exists() else pd.DataFrame(columns=["module"])
     for name in parser.parse_args().names:
-        measured = importlib.import_module(f"benchmarks.{name}").measure()
-        new = pd.DataFrame([{**figure.row(), "module": name} for figure in measured])
-        old = pd.concat([old[old["module"] != name], new], ignore_index=True)
-        print(new.to_string(index=False))
-        old.to_csv(whole, index=False)
+        kept, new = old[old["module"] != name], []
+        for measured in importlib.import_module(f"benchmarks.{name}").measure():
+            print(measured, flush=True)
+            new.append({**measured.row(), "module": name})
+            old = pd.concat([kept, pd.DataFrame(new)], ignore_index=True)
+            old.to_csv(whole, index=False)
     tables.write(old.drop(columns="module"), folder, "benchmarks")
     figures.save(
         bars(old), folder, "benchmarks", "Speed as a multiple of the peer's; a line marks 1."

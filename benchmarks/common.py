@@ -2,8 +2,10 @@
 
 import multiprocessing
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,17 +100,33 @@ def compared(
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """What a function of a module returns in a fresh process, where memory can be measured."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:  # a Pool would wait for the dead
+        return pool.submit(function, *arguments).result()
 
 
-def peak_memory() -> float:
-    """Peak memory of this process in GB (on Linux).
+class Memory:
+    """Watches the memory of this process from now on, what is swapped included (on Linux)."""
 
-    Unlike `ru_maxrss` it does not begin with what the parent had when it started this process.
-    """
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
+    def __init__(self) -> None:
+        self.most, self.done = 0, threading.Event()
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def status(self, name: str) -> int:
+        lines = Path("/proc/self/status").read_text()
+        return int(lines.partition(f"{name}:")[2].split()[0]) * 1024
+
+    def watch(self) -> None:
+        while not self.done.wait(0.02):
+            self.most = max(self.most, self.status("VmRSS") + self.status("VmSwap"))
+
+    def peak(self) -> float:
+        """The peak in GB; a short one that was not swapped is in the kernel's own account.
+
+        Unlike `ru_maxrss` that does not begin with what the parent had when it started us.
+        """
+        self.done.set()
+        return max(self.most, self.status("VmHWM")) / 1e9
 
 
 def matmul_step(device: torch.device, dtype: torch.dtype, size: int = 2048) -> Callable[[], None]:

@@ -16,7 +16,7 @@ from altlib.schema import Field, LabelRule, Schema
 from altlib.tabular import Prepared, prepare
 from altlib.text import TextConfig, TokenTable
 from altlib.training import Batches
-from benchmarks.common import Figure, alone, peak_memory
+from benchmarks.common import Figure, Memory, alone
 
 PLM = "minilm-l6"
 FIELDS = 15
@@ -28,11 +28,11 @@ def movielens() -> tuple[float, float]:
     """Seconds and peak memory in GB from the raw MovieLens-1M to ids and token table."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["ALTLIB_HOME"] = home
-        started = time.perf_counter()
+        started, memory = time.perf_counter(), Memory()
         config = runs.DataConfig("ml-1m")
         runs.prepare(config)
         runs.sentences(config, TextConfig(), runs.PlmConfig(PLM))
-        return time.perf_counter() - started, peak_memory()
+        return time.perf_counter() - started, memory.peak()
 
 
 def parts(rows: int, schema: Schema) -> Iterator[pd.DataFrame]:
@@ -80,13 +80,13 @@ def generated(rows: int) -> tuple[float, float]:
                     return
                 yield part
 
-        started = time.perf_counter()
+        started, memory = time.perf_counter(), Memory()
         prepare(gathered(schema, made()), schema).save(Path(folder))
         data = Prepared.load(Path(folder))
         table = TokenTable.build(data.values, schema, plm.load(PLM).tokenizer, TextConfig())
         batches = Batches(data, data.of("train"), 128, table)
         batches.load(batches.shuffled(0, 0)[0], torch.device("cpu"))
-        return time.perf_counter() - started - making, peak_memory()
+        return time.perf_counter() - started - making, memory.peak()
 
 
 def measure() -> list[Figure]:
