@@ -25,6 +25,11 @@ TUNE = [*TEXT, *MODELS, "altlib/finetune.py", "altlib/metrics.py", "altlib/train
 # Notebooks 07 to 11 run where the profile has studies for them.
 STUDIES = list(yaml.safe_load(Path(f"config/{PROFILE}.yaml").read_text()).get("studies", {}))
 
+# A notebook of which a run failed tries again.
+for stamp in Path(f"artifacts/stamps/{PROFILE}").glob("*.json"):
+    if '"failed"' in stamp.read_text():
+        stamp.unlink()
+
 # notebook: (notebooks before it, modules)
 NOTEBOOKS = {
     "01_data": ([], [*DATA, *SHOW]),
@@ -36,7 +41,7 @@ NOTEBOOKS = {
     **{name: (["06_finetune_both"], [*ALIGN, *TUNE, *SHOW]) for name in STUDIES},
     "14_report": (
         ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both", *STUDIES],
-        ["altlib/metrics.py", "altlib/report.py", "altlib/report.html", *SHOW],
+        ["altlib/metrics.py", "altlib/claims.py", "altlib/report.py", "altlib/report.html", *SHOW],
     ),
 }
 

@@ -101,7 +101,7 @@ cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
 echo "Running the profile '$what' on $cores cores ..."
 python -m snakemake "$@" --cores "$cores" --config "profile=$what" --quiet host reason rules ||
   die "the profile '$what' did not finish (see above); run the same command again to go on where it stopped"
-case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) exit ;; esac
+case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) exec python -m altlib.plan "$what" ;; esac
 reports=reports/$what
 if [ -f "$reports/tables/main.md" ]; then
   echo

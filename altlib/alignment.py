@@ -36,6 +36,8 @@ class AlignmentConfig:
         mask_id: a masked ID becomes the field's reserved mask id, or "zero", feature 0 of the
             published code, which is a real one.
         mask_absent: let masks fall on fields that the sentence does not hold, too.
+        mtm_context: what MTM reads: the words under cross-"attention" by the ID vector, or their
+            "mean".
         attention_scaled: divide attention scores by the square root of the hidden size.
         attend_padding: let cross-attention see padding.
         contrast: inner products of ICL: "cosine" with a learnt temperature, or "dot", unnormalised
@@ -69,6 +71,7 @@ class AlignmentConfig:
     twins: bool = False
     mask_id: Literal["reserved", "zero"] = "reserved"
     mask_absent: bool = False
+    mtm_context: Literal["attention", "mean"] = "attention"
     attention_scaled: bool = True
     attend_padding: bool = False
     contrast: Literal["cosine", "dot"] = "cosine"
@@ -175,6 +178,15 @@ class CrossAttention(nn.Module):
         return torch.einsum("bl,blh->bh", weights, states), weights
 
 
+class MeanPooling(nn.Module):
+    """In place of `CrossAttention`: every word counts the same, whatever is asked."""
+
+    def forward(self, vector: Tensor, states: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean [B, H] of states [B, L, H] where attention [B, L], and the weights [B, L]."""
+        weights = attention / attention.sum(1, keepdim=True)
+        return torch.einsum("bl,blh->bh", weights.to(states.dtype), states), weights
+
+
 class Alignment(nn.Module):
     """The two towers, cross-attention and heads.
 
@@ -192,6 +204,7 @@ class Alignment(nn.Module):
     unknown_ids: Tensor
     twins: Tensor | None
     favourites: Tensor
+    rarity: Tensor
 
     def __init__(
         self,
@@ -228,7 +241,11 @@ class Alignment(nn.Module):
                 else NewMlmHead(hidden, ids, len(tokens), config.head_dropout)
             )
         if config.mtm:
-            self.attention = CrossAttention(ids, hidden, config.attention_scaled)
+            self.attention = (
+                CrossAttention(ids, hidden, config.attention_scaled)
+                if config.mtm_context == "attention"
+                else MeanPooling()
+            )
             self.to_fields = nn.Linear(hidden + ids, self.fields * config.mtm_size)
             self.features = nn.Embedding(data.features, config.mtm_size)
             nn.init.normal_(self.features.weight, std=0.1)
@@ -245,6 +262,9 @@ class Alignment(nn.Module):
         masks = reserved if config.mask_id == "reserved" else torch.full_like(reserved, 2)
         parts = np.split(np.array(data.counts), data.vocabulary.starts[1:-1])
         favourites = data.vocabulary.starts[:-1] + [int(part.argmax()) for part in parts]
+        with np.errstate(divide="ignore"):  # reserved ids are never the truth
+            rarity = np.concatenate([-np.log(part / part.sum()) for part in parts])
+        self.register_buffer("rarity", torch.from_numpy(rarity).float(), persistent=False)
         self.register_buffer("favourites", torch.from_numpy(favourites), persistent=False)
         self.register_buffer("mask_ids", masks, persistent=False)
         self.register_buffer(
@@ -374,13 +394,15 @@ class Alignment(nn.Module):
         return result
 
     @torch.no_grad()
-    def recovery(self, ids: Tensor, text: TextBatch) -> dict[str, tuple[Tensor, Tensor]]:
-        """How much of what is masked comes back: for each masked item its field, and a hit.
+    def recovery(self, ids: Tensor, text: TextBatch) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """How much of what is masked comes back.
 
         Returns:
-            "mtm": the masked fields [M] and whether the true feature scores highest within its
-            field; "most frequent": the same fields, and whether it is training's most frequent
-            one; "mlm": the fields of the masked tokens and whether the true token scores highest.
+            For each kind the field of each masked item [M], whether the truth scores highest [M],
+            and its negative log-probability in nats [M]: "mtm", masked IDs within their fields;
+            "most frequent", the same by the frequencies of training alone; "mlm", masked tokens;
+            "mlm, other IDs", the same beside the IDs of another row: as good as "mlm" where words
+            come back from words alone.
         """
         result = {}
         views = Views(self, ids, text)
@@ -388,19 +410,30 @@ class Alignment(nn.Module):
             query, _ = self.attend(views.masked_vector, text, views.states)
             row, field = views.masked_fields.nonzero(as_tuple=True)
             scores = query[row, field] @ self.features.weight.T + self.feature_bias
-            hits = torch.zeros(len(row), dtype=torch.bool, device=ids.device)
+            hits = torch.zeros_like(row, dtype=torch.bool)
+            surprise = torch.zeros_like(row, dtype=torch.float)
             for f in field.unique().tolist():
                 of = field == f
                 first = int(self.unknown_ids[f]) + 1
                 last = int(self.unknown_ids[f + 1]) - 1 if f + 1 < self.fields else None
-                hits[of] = scores[of, first:last].argmax(-1) + first == ids[row[of], f]
-            result["mtm"] = field, hits
-            result["most frequent"] = field, ids[row, field] == self.favourites[field]
+                hits[of], surprise[of] = judged(scores[of, first:last], ids[row[of], f] - first)
+            result["mtm"] = field, hits, surprise
+            truth = ids[row, field]
+            result["most frequent"] = field, truth == self.favourites[field], self.rarity[truth]
         if self.config.mlm:
             tokens = views.masked_tokens
-            logits = self.mlm_logits(views.masked_states, tokens, views.companion)
-            result["mlm"] = text.field[tokens], logits.argmax(-1) == self.place[text.tokens[tokens]]
+            of, truth = text.field[tokens], self.place[text.tokens[tokens]]
+            companions = {"mlm": views.companion, "mlm, other IDs": views.companion.roll(1, 0)}
+            for name, companion in companions.items():
+                logits = self.mlm_logits(views.masked_states, tokens, companion)
+                result[name] = of, *judged(logits, truth)
         return result
+
+
+def judged(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether `truth` [M] scores highest [M], and its negative log-probability [M], from scores
+    [M, K]."""
+    return scores.argmax(-1) == truth, F.cross_entropy(scores.float(), truth, reduction="none")
 
 
 class Views:

@@ -71,6 +71,10 @@ class Entry:
         return dict(zip(words[1::2], words[::2], strict=True))
 
 
+class Unavailable(FileNotFoundError):
+    """No source has the files of a name."""
+
+
 MOVIELENS = (
     "MovieLens: for research, with citation of Harper and Konstan (2015), doi 10.1145/2827872; "
     "no commercial use, no redistribution without permission."
@@ -310,7 +314,7 @@ def _obtain(kind: str, name: str, entry: Entry) -> tuple[Path, str]:
         return target, source
     variable, wanted = f"ALTLIB_{kind.upper()}", " or ".join(entry.user)
     mine = os.environ.get(variable)
-    raise FileNotFoundError(
+    raise Unavailable(
         f"'{name}' cannot be had. User folder: "
         f"{f'no {wanted} in {mine}' if mine else f'{variable} is not set'}; "
         f"cache: not in {cache}; {'; '.join(failures)}. "
@@ -379,7 +383,7 @@ def _from_hub(name: str) -> Path:
             if list(folder.glob(weights_file)):
                 return folder
     except Exception as error:  # the hub's client raises those of several libraries
-        raise ValueError(
+        raise Unavailable(
             f"There is no PLM '{name}': no such folder, also not in ALTLIB_PLM, and the Hugging "
             f"Face hub does not give it ({type(error).__name__}). {_nearest(name, PLMS)}"
         ) from error

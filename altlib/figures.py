@@ -128,6 +128,40 @@ def recovery(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def recovery_curves(table: pd.DataFrame, measure: str = "recovered") -> Figure:
+    """Recovery of masked words over training, a panel a field and a line a setting.
+
+    Dashed lines are the recovered share with the IDs of another row.
+
+    Args:
+        table: from `tables.recovery_curves`.
+        measure: "recovered" or "loss".
+    """
+    fields = list(dict.fromkeys(table["field"]))
+    settings = list(dict.fromkeys(table["setting"]))
+    columns = min(4, len(fields))
+    rows = -(-len(fields) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.9 * columns, 2.3 * rows + 0.5), sharex=True, squeeze=False
+    )
+    colours = dict(zip(settings, sns.color_palette("colorblind", len(settings)), strict=True))
+    for axis in axes.flat[len(fields) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, fields, strict=False):
+        for setting, lines in table[table["field"] == name].groupby("setting", sort=False):
+            seen = lines["rows"] / 1000
+            axis.plot(seen, lines[measure], color=colours[setting], label=setting)
+            if measure == "recovered":
+                axis.plot(seen, lines["with other IDs"], color=colours[setting], linestyle="--")
+        axis.set(title=name)
+        axis.set_ylim(bottom=0, top=1.02 if measure == "recovered" else None)
+    figure.supxlabel("thousand rows seen")
+    figure.supylabel({"recovered": "recovered share", "loss": "loss of a token in nats"}[measure])
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
 def main_results(table: pd.DataFrame, metric: str = "AUC") -> Figure:
     """A metric of each variant over its seeds; whiskers are one standard deviation.
 
@@ -205,6 +239,32 @@ def study(table: pd.DataFrame) -> Figure:
         axis.margins(x=0.15)
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set(title=variant, xlabel="test AUC")
+    return figure
+
+
+def plm_scaling(table: pd.DataFrame) -> Figure:
+    """Test AUC against parameters, arithmetic and time of the PLM of each setting.
+
+    Args:
+        table: from `tables.plm_scaling`.
+    """
+    costs = {
+        "parameters": "parameters of the PLM in millions",
+        "GFLOP a row": "GFLOP a row of pretraining",
+        "pretraining seconds": "seconds of pretraining",
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True)
+    for axis, (name, label) in zip(axes, costs.items(), strict=True):
+        for variant, lines in table.groupby("variant", sort=False):
+            axis.errorbar(lines[name], lines["AUC"], yerr=np.nan_to_num(lines["AUC s.d."]), fmt="o",
+                          capsize=3, label=variant)  # fmt: skip
+            for _, line in lines.iterrows():
+                axis.annotate(line["setting"], (line[name], line["AUC"]), xytext=(4, 4),
+                              textcoords="offset points", fontsize=8)  # fmt: skip
+        axis.set(xscale="log", xlabel=label)
+        axis.margins(x=0.3)
+    axes[0].set(ylabel="test AUC")
+    axes[0].legend(frameon=False)
     return figure
 
 

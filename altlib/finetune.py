@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import T5ForConditionalGeneration
 
 from altlib.plm import Plm, encode_first
 from altlib.text import TextBatch
@@ -67,6 +68,29 @@ class TowersModel(nn.Module):
             for encoder, own in zip(self.encoder, (of_user, ~of_user), strict=True)
         ]
         return {"lang": self.classifier(torch.cat(states, dim=1)).squeeze(-1)}
+
+
+class AnswerModel(nn.Module):
+    """As P5 (Geng et al., 2022): a T5 reads the sentence, and its first word is "yes" or "no".
+
+    Args:
+        t5: reads and answers.
+        answers: the tokens of "yes" and of "no".
+    """
+
+    def __init__(self, t5: T5ForConditionalGeneration, answers: tuple[int, int]) -> None:
+        super().__init__()
+        self.encoder = t5  # the name under which the optimiser finds a PLM's parameters
+        self.answers = list(answers)
+
+    def forward(self, ids: Tensor, text: TextBatch) -> dict[str, Tensor]:
+        """Logits {"lang": [B]} of the sentences: those of "yes" less those of "no"."""
+        start = torch.full_like(text.tokens[:, :1], self.encoder.config.decoder_start_token_id)
+        output = self.encoder(
+            input_ids=text.tokens, attention_mask=text.attention.long(), decoder_input_ids=start
+        )
+        yes, no = output.logits[:, 0, self.answers].unbind(-1)
+        return {"lang": yes - no}
 
 
 class BothModel(nn.Module):

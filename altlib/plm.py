@@ -21,6 +21,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
+    T5ForConditionalGeneration,
 )
 from transformers.utils import logging
 
@@ -71,10 +72,7 @@ def load(name: str, dropout: float = 0.1) -> Plm:
         ValueError: k is out of range, or the checkpoint lacks what a masked language model needs.
     """
     base, depth = split_name(name)
-    folder = fetch.weights(base)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"The folder {folder} of '{name}' holds no config.json.")
-    config = AutoConfig.from_pretrained(folder)
+    folder, config = _configured(name)
     if depth is not None:
         if not depth.isdecimal() or not 1 <= int(depth) <= config.num_hidden_layers:
             raise ValueError(
@@ -93,7 +91,7 @@ def load(name: str, dropout: float = 0.1) -> Plm:
             raise ValueError(
                 f"The weights in {folder} are cut short or damaged: {error}."
             ) from error
-        tokenizer = _tokenizer(folder, name, config.vocab_size)
+        tokenizer = _tokenizer(folder, name, config)
     prefix = f"{model.base_model_prefix}."
     missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix))
     if missing:
@@ -110,6 +108,31 @@ def load(name: str, dropout: float = 0.1) -> Plm:
         layers=config.num_hidden_layers,
         name=name,
     )
+
+
+def tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a PLM, without its weights."""
+    folder, config = _configured(name)
+    with _quiet():
+        return _tokenizer(folder, name, config)
+
+
+def load_answering(name: str, dropout: float = 0.1) -> T5ForConditionalGeneration:
+    """A T5, which reads a sentence and answers in words, in float32 and evaluation mode.
+
+    Arguments as for `load`.
+
+    Raises:
+        ValueError: the PLM is not a T5.
+    """
+    folder, config = _configured(name)
+    if config.model_type != "t5":
+        raise ValueError(f"'{name}' is a {config.model_type}, and only a T5 answers in words.")
+    config.dropout_rate = dropout
+    with _quiet():
+        return T5ForConditionalGeneration.from_pretrained(
+            folder, config=config, dtype=torch.float32
+        )
 
 
 def encode(encoder: nn.Module, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
@@ -138,6 +161,14 @@ def _first_token(module: nn.Module, inputs: Any, output: Any) -> Any:
     return output[:, :1]
 
 
+def _configured(name: str) -> tuple[Path, PreTrainedConfig]:
+    """The folder of a PLM, and its configuration."""
+    folder = fetch.weights(split_name(name)[0])
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"The folder {folder} of '{name}' holds no config.json.")
+    return folder, AutoConfig.from_pretrained(folder)
+
+
 def _set_dropout(config: PreTrainedConfig, dropout: float, name: str) -> None:
     known = [key for key in DROPOUTS if hasattr(config, key)]
     if not known:
@@ -149,19 +180,21 @@ def _set_dropout(config: PreTrainedConfig, dropout: float, name: str) -> None:
         setattr(config, key, dropout)
 
 
-def _tokenizer(folder: Path, name: str, vocab_size: int) -> PreTrainedTokenizerFast:
+def _tokenizer(folder: Path, name: str, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"The tokenizer of '{name}' in {folder} is not a fast one.")
-    kinds = ("cls_token", "sep_token", "mask_token", "pad_token")
+    kinds = ["pad_token"]
+    if not config.is_encoder_decoder:  # a T5 has neither a [CLS] nor a [MASK]
+        kinds += ["cls_token", "sep_token", "mask_token"]
     lacking = [kind for kind in kinds if getattr(tokenizer, f"{kind}_id") is None]
     if lacking:
         raise ValueError(f"The tokenizer of '{name}' in {folder} has no {', '.join(lacking)}.")
     # Without its files transformers makes a tokenizer of the special tokens alone.
-    if not len(tokenizer.all_special_ids) < len(tokenizer) <= vocab_size:
+    if not len(tokenizer.all_special_ids) < len(tokenizer) <= config.vocab_size:
         raise ValueError(
             f"The tokenizer of '{name}' in {folder} has {len(tokenizer)} tokens and the PLM "
-            f"{vocab_size}: they do not belong together, or a tokenizer file is missing."
+            f"{config.vocab_size}: they do not belong together, or a tokenizer file is missing."
         )
     return tokenizer
 

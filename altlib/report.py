@@ -1,4 +1,4 @@
-"""The page reports/<profile>/index.html: every table and figure, and what they stand on."""
+"""The pages of reports/<profile>/: every table and figure, and what they stand on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,15 +50,25 @@ def basis(data: Mapping[str, Any], profile: str, provenances: Sequence[Mapping[s
 
 
 def write(
-    folder: Path,
+    path: Path,
     title: str,
     lead: str,
     findings: Sequence[str],
     missing: Sequence[str],
     sections: Sequence[Section],
     basis: str,
+    links: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes index.html into `folder`, beside figures/ and tables/, and returns its path."""
+    """Writes a page, beside figures/ and tables/, and returns its path.
+
+    Args:
+        path: of the page.
+        title, lead: what stands above.
+        findings, missing: sentences, and runs that are not there.
+        sections: the page's parts.
+        basis: from `basis`, below every part.
+        links: other pages by title, for the top.
+    """
     rendered = [
         {
             "title": section.title,
@@ -69,10 +79,15 @@ def write(
         for section in sections
     ]
     page = PAGE.render(
-        title=title, lead=lead, findings=findings, missing=missing, sections=rendered, basis=basis
+        title=title,
+        lead=lead,
+        findings=findings,
+        missing=missing,
+        sections=rendered,
+        basis=basis,
+        links=links or {},
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "index.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
 

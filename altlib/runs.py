@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -32,12 +33,20 @@ from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from altlib import ctr, datasets, fetch, metrics, plm
 from altlib.alignment import Alignment, AlignmentConfig
 from altlib.ctr import CtrConfig
 from altlib.faults import entries, explain, nearest
-from altlib.finetune import BothModel, CtrModel, LangModel, TowersModel, click_losses
+from altlib.finetune import (
+    AnswerModel,
+    BothModel,
+    CtrModel,
+    LangModel,
+    TowersModel,
+    click_losses,
+)
 from altlib.schema import LabelRule
 from altlib.tabular import Prepared
 from altlib.tabular import prepare as prepare_rows
@@ -130,10 +139,11 @@ VARIANTS: dict[str, tuple[str, bool]] = {
     "plain_both": ("both", False),
     "alt_both": ("both", True),
     "ctr_bert": ("towers", False),
+    "p5": ("answer", False),
 }
 """The finetuning of each variant, and whether it starts from aligned weights."""
 
-BUDGETS = {"ctr": "ctr", "lang": "lang", "both": "both", "towers": "lang"}
+BUDGETS = {"ctr": "ctr", "lang": "lang", "both": "both", "towers": "lang", "answer": "lang"}
 """Whose budget a finetuning has."""
 
 
@@ -153,7 +163,8 @@ class Study:
     Attributes:
         settings: by name, entries to put in place of the profile's, nested as there; an entry
             `variants` takes the place of the study's.
-        seeds: each is one of pretraining and finetuning, so that runs are compared in pairs.
+        seeds: of finetuning, and of pretraining too, so that runs are compared in pairs.
+        pretraining_seed: of one pretraining that serves all seeds, where many would take too long.
         variants: what is finetuned.
         base: entries to put in place of the profile's for all settings, as a sample of rows.
         against: what a run is compared with: the same variant in the "first setting", or its
@@ -162,6 +173,7 @@ class Study:
 
     settings: dict[str, dict[str, Any]]
     seeds: list[int]
+    pretraining_seed: NonNegativeInt | None = None
     variants: list[str] = field(default_factory=list)
     base: dict[str, Any] = field(default_factory=dict)
     against: Literal["first setting", "control"] = "first setting"
@@ -316,8 +328,12 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
         raise ValueError(explain(error, path.name, Profile)) from None
 
 
-def study_runs(profile: str, notebook: str) -> dict[str, dict[str, list[Finetuning]]]:
-    """The finetunings of each setting of each study of a notebook, by study and setting.
+Planned = dict[str, dict[str, list[Finetuning]]]
+"""The finetunings of each setting of each study, by study and setting."""
+
+
+def study_runs(profile: str, notebook: str) -> Planned:
+    """The finetunings of a notebook's studies.
 
     Raises:
         ValueError: the profile has no study for this notebook, or a setting is no profile.
@@ -331,7 +347,7 @@ def study_runs(profile: str, notebook: str) -> dict[str, dict[str, list[Finetuni
     return {
         name: {
             setting: [
-                setting_of(profile, merged(study.base, changes), seed).run(variant, seed)
+                setting_of(profile, study, changes, seed).run(variant, seed)
                 for variant in changes.get("variants", study.variants)
                 for seed in study.seeds
             ]
@@ -341,10 +357,12 @@ def study_runs(profile: str, notebook: str) -> dict[str, dict[str, list[Finetuni
     }
 
 
-def setting_of(profile: str, changes: Mapping[str, Any], seed: int) -> Profile:
-    """A profile with a study's setting and a seed of pretraining in place."""
-    entries = {name: value for name, value in changes.items() if name != "variants"}
-    return load_profile(profile, merged(entries, {"pretraining": {"seed": seed}}))
+def setting_of(profile: str, study: Study, setting: Mapping[str, Any], seed: int) -> Profile:
+    """A profile with a study's setting and its seed of pretraining in place."""
+    entries = {name: value for name, value in setting.items() if name != "variants"}
+    chosen = seed if study.pretraining_seed is None else study.pretraining_seed
+    seeded = {"pretraining": {"seed": chosen}}
+    return load_profile(profile, merged(merged(study.base, entries), seeded))
 
 
 def key(*parts: Any) -> str:
@@ -444,12 +462,12 @@ def sentences(
     """What makes sentences of the rows of a data set for a PLM."""
     prepared = prepare(data)
     if text.tokens == "sentence":
-        tokenizer = plm.load(plm_config.name).tokenizer
+        tokenizer = plm.tokenizer(plm_config.name)
         values = [value for field in prepared.values for value in field]
         return SentenceTokens(text, values, prepared.schema, tokenizer)
 
     def write(folder: Path) -> None:
-        tokenizer = plm.load(plm_config.name).tokenizer
+        tokenizer = plm.tokenizer(plm_config.name)
         TokenTable.build(prepared.values, prepared.schema, tokenizer, text).save(folder)
 
     folder = home() / "artifacts" / "text" / text_key(data, text, plm_config)
@@ -513,6 +531,27 @@ def pretrain(config: Pretraining) -> Path:
     return folder
 
 
+def step_cost(config: Pretraining) -> dict[str, float]:
+    """What a pretraining costs, whatever the machine.
+
+    Returns:
+        "parameters" of the PLM's encoder in millions, and "GFLOP a row" of a training step, forward
+        and backward, counted over one batch.
+    """
+    data, text = prepare(config.data), sentences(config.data, config.text, config.plm)
+    model = build_alignment(config).train()
+    batches = Batches(data, data.of("train"), config.training.batch, text)
+    rows = batches.shuffled(0, 0)[0]
+    ids, words, _ = batches.load(rows, torch.device("cpu"))
+    assert words is not None
+    with FlopCounterMode(display=False) as counter:
+        torch.stack(list(model(ids, words).values())).sum().backward()
+    return {
+        "parameters": sum(p.numel() for p in model.encoder.parameters()) / 1e6,
+        "GFLOP a row": counter.get_total_flops() / len(rows) / 1e9,
+    }
+
+
 def load_alignment(config: Pretraining) -> Alignment:
     """The aligned model, found or made."""
     model = build_alignment(config)
@@ -528,17 +567,24 @@ def build_finetuning(config: Finetuning) -> nn.Module:
     ctr_model = (
         ctr.build(config.ctr, data.features, len(data.schema.fields)) if config.ctr else None
     )
-    language = plm.load(config.plm.name, config.plm.dropout) if config.plm else None
+    kind = VARIANTS[config.variant][0]
+    language = None
+    if config.plm is not None and kind != "answer":
+        language = plm.load(config.plm.name, config.plm.dropout)
     if ctr_model is not None and language is not None:
         model: nn.Module = BothModel(ctr_model, language, config.alpha or "sigmoid")
     elif ctr_model is not None:
         model = CtrModel(ctr_model)
-    elif language is not None and VARIANTS[config.variant][0] == "towers":
+    elif language is not None and kind == "towers":
         assert config.plm is not None
         sides = torch.tensor([field.side == "user" for field in data.schema.fields])
         model = TowersModel(language, plm.load(config.plm.name, config.plm.dropout), sides)
     elif language is not None:
         model = LangModel(language)
+    elif config.plm is not None:
+        words = plm.tokenizer(config.plm.name)
+        yes, no = (words(word, add_special_tokens=False)["input_ids"][0] for word in ("yes", "no"))
+        model = AnswerModel(plm.load_answering(config.plm.name, config.plm.dropout), (yes, no))
     else:
         raise ValueError(f"The run '{config.variant}' has neither an ID-based model nor a PLM.")
     if config.pretraining is not None:
@@ -622,6 +668,40 @@ def finetune(config: Finetuning) -> dict[str, Any]:
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
+def failure_log(config: Finetuning) -> Path:
+    """Where the traceback of a run lies that failed in `finetune_all`."""
+    return home() / "artifacts" / "failed" / f"{key(config)}.txt"
+
+
+def finetune_all(planned: Planned) -> dict[str, str]:
+    """Finds or makes the runs of studies and prints their AUC.
+
+    A run that fails leaves its traceback and does not stop the others; tables name it as missing.
+
+    Returns:
+        The keys of the runs by name, for `stamp`; "failed" where one failed, and "absent" where
+        no source has the weights or data that it needs.
+    """
+    keys = {}
+    for study, settings in planned.items():
+        for setting, several in settings.items():
+            for config in several:
+                name = f"{study}, {setting}: {config.variant}, seed {config.training.seed}"
+                log = failure_log(config)
+                try:
+                    auc = finetune(config)["auc"]
+                except Exception as error:
+                    log.parent.mkdir(parents=True, exist_ok=True)
+                    log.write_text(traceback.format_exc(), encoding="utf-8")
+                    keys[name] = "absent" if isinstance(error, fetch.Unavailable) else "failed"
+                    print(f"{name}, {keys[name]}: {error} (see {log.relative_to(home())})")
+                else:
+                    log.unlink(missing_ok=True)
+                    keys[name] = finetuning_key(config)
+                    print(f"{name}, test AUC {auc:.4f}")
+    return keys
+
+
 def scores(data: Prepared, batches: Batches, probabilities: np.ndarray) -> dict[str, float]:
     """AUC and Logloss of predictions for `batches.rows`."""
     labels = data.labels[batches.rows]
@@ -678,7 +758,7 @@ def checksum(*names: str) -> str:
 @cache
 def code_checksum() -> str:
     """SHA-256 of the modules whose code a result depends on."""
-    later = {"tables.py", "figures.py", "report.py", "execute.py", "__init__.py"}
+    later = {f"{n}.py" for n in ("tables", "figures", "claims", "plan", "report", "execute")}
     package = Path(__file__).parent
     return checksum(*(path.name for path in package.iterdir() if path.name not in later))
 

@@ -11,14 +11,17 @@ from scipy.stats import false_discovery_control
 
 from altlib import metrics
 from altlib.ctr import NAMES
+from altlib.fetch import Unavailable
 from altlib.runs import (
     VARIANTS,
     Finetuning,
     Pretraining,
     Profile,
+    failure_log,
     finetuning_key,
     home,
     pretraining_key,
+    step_cost,
 )
 from altlib.tabular import SPLITS, Prepared
 
@@ -30,6 +33,7 @@ LABELS = {
     "plain_both": "joint (unaligned)",
     "alt_both": "ALT_both",
     "ctr_bert": "CTR-BERT",
+    "p5": "P5-style T5",
 }
 """How tables and figures call a variant."""
 
@@ -68,7 +72,7 @@ def recovery(data: Prepared, evaluation: Mapping[str, Any]) -> pd.DataFrame:
     """Recovery of masked IDs (MTM) and words (MLM) of each field.
 
     Beside the accuracy of MTM stands that of always naming the field's most frequent feature of
-    the training split.
+    the training split; beside that of MLM what it is with the IDs of another row.
 
     Args:
         data: the prepared data set.
@@ -77,8 +81,9 @@ def recovery(data: Prepared, evaluation: Mapping[str, Any]) -> pd.DataFrame:
     found = evaluation["recovery"]
     lines = []
     for f, field in enumerate(data.schema.fields):
-        ids, usual, words = (
-            found.get(kind, {}).get(field.name) for kind in ("mtm", "most frequent", "mlm")
+        ids, usual, words, others = (
+            found.get(kind, {}).get(field.name)
+            for kind in ("mtm", "most frequent", "mlm", "mlm, other IDs")
         )
         lines.append(
             {
@@ -88,10 +93,65 @@ def recovery(data: Prepared, evaluation: Mapping[str, Any]) -> pd.DataFrame:
                 "MTM accuracy": ids[1] if ids else np.nan,
                 "masked IDs": ids[0] if ids else 0,
                 "MLM accuracy": words[1] if words else np.nan,
+                "with other IDs": others[1] if others else np.nan,
                 "masked words": words[0] if words else 0,
             }
         )
     return pd.DataFrame(lines)
+
+
+def recovery_curves(data: Prepared, settings: Mapping[str, list[Finetuning]]) -> pd.DataFrame:
+    """Recovery of masked words (MLM) of each field over the first pretraining of each setting.
+
+    Columns are the setting, the field's words, training rows seen, the share recovered, that with
+    the IDs of another row, and the mean loss of a masked token in nats. Settings that are not
+    evaluated within the epoch are left out; without any the table is empty.
+
+    Args:
+        data: the prepared data set.
+        settings: of a study, as in `runs.Planned`.
+    """
+    lines = []
+    for setting, runs in settings.items():
+        config = next((run.pretraining for run in runs if run.pretraining), None)
+        found = config and config.training.evaluations > 1 and history(config)
+        if not found:
+            continue
+        points = [(point["rows"], point.get("evaluation")) for point in found["curve"]]
+        ends = np.cumsum([epoch["rows"] for epoch in found["epochs"]]).tolist()
+        points += zip(ends, [epoch["evaluation"] for epoch in found["epochs"]], strict=True)
+        for rows, evaluation in sorted((p for p in points if p[1]), key=lambda point: point[0]):
+            words, others = (evaluation["recovery"][kind] for kind in ("mlm", "mlm, other IDs"))
+            lines += [
+                {
+                    "setting": setting,
+                    "field": field.words,
+                    "rows": rows,
+                    "recovered": words[field.name][1],
+                    "with other IDs": others[field.name][1],
+                    "loss": words[field.name][2],
+                }
+                for field in data.schema.fields
+                if field.name in words
+            ]
+    return pd.DataFrame(lines)
+
+
+def plm_scaling(table: pd.DataFrame, settings: Mapping[str, list[Finetuning]]) -> pd.DataFrame:
+    """A study's table with what the PLM of each setting costs.
+
+    Args:
+        table: from `study_table`.
+        settings: of the study, as in `runs.Planned`.
+    """
+    costs = {
+        setting: step_cost(config)
+        for setting, runs in settings.items()
+        if (config := next((run.pretraining for run in runs if run.pretraining), None))
+    }
+    added = table["setting"].map(lambda setting: costs.get(setting, {})).apply(pd.Series)
+    kept = ["variant", "setting", "pretraining seconds", "AUC", "AUC s.d."]
+    return pd.concat([table[kept], added], axis=1)
 
 
 def history(config: Pretraining) -> dict[str, Any] | None:
@@ -103,11 +163,22 @@ def history(config: Pretraining) -> dict[str, Any] | None:
 def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[str]]:
     """The results.json of those runs that are there, and the names of those that are not.
 
-    Beside what finetuning wrote stand the seconds and rows of the pretraining behind it.
+    Beside what finetuning wrote stand the seconds and rows of the pretraining behind it; beside
+    the name of a run that failed, why.
     """
     found, missing = [], []
     for config in planned:
-        path = home() / "artifacts" / "finetuning" / finetuning_key(config) / "results.json"
+        name = f"{config.variant}, seed {config.training.seed}"
+        log = failure_log(config)
+        if log.exists():
+            reason = log.read_text(encoding="utf-8").strip().splitlines()[-1]
+            missing.append(f"{name} ({reason.rstrip('.')})")
+            continue
+        try:
+            path = home() / "artifacts" / "finetuning" / finetuning_key(config) / "results.json"
+        except Unavailable as error:
+            missing.append(f"{name} ({str(error).rstrip('.')})")
+            continue
         if path.exists():
             result = json.loads(path.read_text(encoding="utf-8"))
             pretraining = history(config.pretraining) if config.pretraining else None
@@ -116,7 +187,7 @@ def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[st
                 result["pretraining_rows"] = sum(epoch["rows"] for epoch in pretraining["epochs"])
             found.append(result)
         else:
-            missing.append(f"{config.variant}, seed {config.training.seed}")
+            missing.append(name)
     return found, missing
 
 
@@ -157,6 +228,7 @@ def flat(profile: Profile, found: list[dict[str, Any]]) -> pd.DataFrame:
                 "train_rows": result["train_rows"],
                 "seconds": round(result["seconds"], 1),
                 "pretraining_seconds": round(result.get("pretraining_seconds", 0.0), 1),
+                "pretraining_rows": result.get("pretraining_rows", 0),
                 "rows_per_second": round(result["rows_per_second"], 1),
             }
             for result in found
@@ -169,7 +241,8 @@ def model_name(result: Mapping[str, Any]) -> str:
     backbone = NAMES.get(result["backbone"], "")
     kind, aligned = VARIANTS[result["variant"]]
     plm = result["plm"]
-    parts = {"ctr": backbone, "lang": plm, "both": f"{backbone} + {plm}", "towers": f"2 × {plm}"}
+    parts = {"ctr": backbone, "lang": plm, "both": f"{backbone} + {plm}", "towers": f"2 × {plm}",
+             "answer": plm}  # fmt: skip
     return ("ALT, " if aligned else "") + parts[kind]
 
 

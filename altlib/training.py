@@ -45,6 +45,7 @@ class TrainingConfig:
         schedule: "constant", or "cosine" down to 0 over all epochs.
         patience: stop after this many epochs without a better AUC and keep the best weights;
             None trains all epochs and keeps the last.
+        evaluations: how often an epoch the model is evaluated; early stopping looks at the last.
         select_on: the split whose AUC early stopping watches.
         accumulation: batches whose gradients make one optimiser step.
         precision: "auto" is bf16 on a GPU and fp32 on a CPU, where bf16 is slower.
@@ -61,6 +62,7 @@ class TrainingConfig:
     embedding_l2: NonNegativeFloat = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     patience: PositiveInt | None = None
+    evaluations: PositiveInt = 1
     select_on: Literal["validation", "test"] = "validation"
     accumulation: PositiveInt = 1
     precision: Literal["auto", "no", "bf16"] = "auto"
@@ -161,13 +163,14 @@ def evaluate_alignment(
     """Losses and recovery of the masked words and IDs, with the same masks at every call.
 
     Returns:
-        "loss": mean of each loss; "recovery": for "mtm" and "mlm" and each field the number of
-        masked items and the share that comes back, {name: [number, share]}.
+        "loss": mean of each loss; "recovery": for each kind of `Alignment.recovery` and each field
+        the number of masked items, the share that comes back and their mean loss in nats,
+        {name: [number, share, loss]}.
     """
     inner = run.unwrap_model(model).eval()
     names = batches.data.schema.field_names
     totals: dict[str, float] = {}
-    hits: dict[str, np.ndarray] = {}
+    sums: dict[str, np.ndarray] = {}
     # Every process takes all rows, so that each knows the same result.
     for step, rows in enumerate(batches.ordered()):
         ids, text, _ = batches.load(rows, run.device)
@@ -176,17 +179,18 @@ def evaluate_alignment(
             for name, loss in inner(ids, text).items():
                 totals[name] = totals.get(name, 0.0) + float(loss) * len(rows) / len(batches.rows)
             seed_step(seed, step)
-            for name, (field, hit) in inner.recovery(ids, text).items():
-                counts = hits.setdefault(name, np.zeros((2, len(names)), np.int64))
-                np.add.at(counts[0], field.cpu().numpy(), 1)
-                np.add.at(counts[1], field.cpu().numpy(), hit.cpu().numpy())
+            for name, (field, *measures) in inner.recovery(ids, text).items():
+                total = sums.setdefault(name, np.zeros((3, len(names))))
+                of = field.cpu().numpy()
+                for line, measure in zip(total, [torch.ones_like(field), *measures], strict=True):
+                    np.add.at(line, of, measure.double().cpu().numpy())
     recovery = {
         kind: {
-            name: [int(number), float(right / number)]
-            for name, number, right in zip(names, *counts, strict=True)
+            name: [int(number), right / number, loss / number]
+            for name, number, right, loss in zip(names, *total.tolist(), strict=True)
             if number
         }
-        for kind, counts in hits.items()
+        for kind, total in sums.items()
     }
     return {"loss": totals, "recovery": recovery}
 
@@ -279,7 +283,8 @@ def fit(
         model: on return it has the best weights, or the last ones without `patience`.
         losses: a batch's losses by name; their sum is trained.
         batches: the training rows.
-        evaluate: called after each epoch; its "auc" drives early stopping.
+        evaluate: called `evaluations` times an epoch; its "auc" at the end of one drives early
+            stopping.
         config: how to train.
         run: processes and devices, from `accelerator`.
         folder: for checkpoints; a run that was interrupted goes on from there.
@@ -288,7 +293,8 @@ def fit(
 
     Returns:
         "epochs": for each its mean losses, the result of `evaluate` and its training time in
-        seconds; "curve": mean losses over about 50 stretches of each epoch, with the rows seen;
+        seconds; "curve": mean losses over about 50 stretches of each epoch, with the rows seen and
+        any "evaluation" within the epoch;
         "seconds": of everything, evaluation too, and before an interruption.
     """
     optimizer: Any = optimiser(model, config)
@@ -354,13 +360,17 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
             state["step"] += 1
             record(state, {name: float(loss.detach()) for name, loss in found.items()}, len(rows))
-            if last or state["step"] % max(1, len(plan) // 50) == 0:
+            looked = not last and state["step"] % math.ceil(len(plan) / config.evaluations) == 0
+            if last or looked or state["step"] % max(1, len(plan) // 50) == 0:
                 close_stretch(state)
                 bar.set_postfix(
                     {k: f"{v:.3f}" for k, v in state["curve"][-1].items() if k != "rows"}
                 )
             bar.update()
             state["seconds"] += time.monotonic() - started
+            if looked:
+                state["curve"][-1]["evaluation"] = evaluate(model)
+                model.train()
             due = time.monotonic() - saved >= checkpoint_seconds
             if due and synchronise and not last and run.is_main_process:
                 save()

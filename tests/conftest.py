@@ -14,7 +14,13 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from altlib import datasets
 from altlib.datasets import Dataset
@@ -101,6 +107,45 @@ def byte_level(sentences: list[str]) -> PreTrainedTokenizerFast:
         sep_token="</s>",
         mask_token="<mask>",
     )
+
+
+@pytest.fixture(scope="session")
+def metaspace(sentences: list[str]) -> PreTrainedTokenizerFast:
+    """A Unigram tokenizer as T5's, which takes the space before a word into its first token."""
+    letters = sorted(set("".join(sentences)) | {"▁"} - {" "})
+    words = sorted({f"▁{word}" for word in re.findall("[a-z]+", " ".join(sentences))})
+    specials = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    scored = [(letter, -9.0) for letter in letters] + [(word, -5.0) for word in words]
+    scored += [("▁yes", -5.0), ("▁no", -5.0)] if "▁no" not in words else [("▁yes", -5.0)]
+    raw = Tokenizer(models.Unigram([*specials, *scored], unk_id=2))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace()
+    raw.decoder = decoders.Metaspace()
+    raw.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(metaspace: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a T5 with one layer of 16 and random weights."""
+    folder = tmp_path_factory.mktemp("tiny-t5")
+    torch.manual_seed(0)
+    T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(metaspace),
+            d_model=16,
+            d_kv=8,
+            d_ff=32,
+            num_layers=1,
+            num_heads=2,
+            decoder_start_token_id=0,
+        )
+    ).save_pretrained(folder)
+    metaspace.save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,7 @@ def losses(case: Case, model: Alignment) -> dict[str, float]:
         ({"tabular_ratio": 0.6}, {"mtm"}),
         ({"mask_id": "zero"}, {"mtm"}),
         ({"attention_scaled": False}, {"mtm"}),
+        ({"mtm_context": "mean"}, {"mtm"}),
         ({"attend_padding": True}, {"mtm"}),
         ({"mtm_loss": "sampled"}, {"mtm"}),
         ({"mtm_loss": "full"}, {"mtm"}),
@@ -218,7 +219,7 @@ def test_recovery_counts_hits_of_a_model_that_knows(case: Case) -> None:
     model.feature_bias.data[favourite] = 1e4
     torch.manual_seed(3)
     found = model.recovery(ids, text)
-    field, hit = found["mtm"]
+    field, hit, surprise = found["mtm"]
     torch.manual_seed(3)
     chosen, _ = model.draw_masks(ids, text)
     row, _ = chosen.nonzero(as_tuple=True)
@@ -226,3 +227,16 @@ def test_recovery_counts_hits_of_a_model_that_knows(case: Case) -> None:
     counts = np.split(np.array(case[0].counts), case[0].vocabulary.starts[1:-1])
     usual = torch.tensor([c.argmax() for c in counts]) + model.mask_ids
     assert torch.equal(found["most frequent"][1], ids[row, field] == usual[field])
+    assert torch.allclose(surprise[hit], torch.zeros(1)) and (surprise[~hit] > 1000).all()
+    shares = torch.cat([torch.tensor(c / c.sum()) for c in counts])
+    assert torch.allclose(found["most frequent"][2].exp(), 1 / shares[ids[row, field]].float())
+
+
+def test_words_come_back_with_other_ids_as_with_their_own_where_ids_say_nothing(case: Case) -> None:
+    _, _, ids, text = case
+    model = build(case, AlignmentConfig())  # the ID vector's way into the head starts at zero
+    found = model.recovery(ids, text)
+    assert all(map(torch.equal, found["mlm"], found["mlm, other IDs"]))
+    torch.nn.init.normal_(model.mlm_head.inward.weight)
+    found = model.recovery(ids, text)
+    assert not torch.equal(found["mlm"][2], found["mlm, other IDs"][2])

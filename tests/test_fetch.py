@@ -203,7 +203,7 @@ def test_an_unknown_name_suggests_the_nearest(
         raise OSError("offline")
 
     monkeypatch.setattr(fetch.huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(ValueError, match=r"no PLM 'tooy'.*Did you mean 'toy'"):
+    with pytest.raises(fetch.Unavailable, match=r"no PLM 'tooy'.*Did you mean 'toy'"):
         fetch.weights("tooy")
 
 

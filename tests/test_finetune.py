@@ -7,7 +7,15 @@ import torch
 
 from altlib import ctr, plm
 from altlib.datasets import Dataset
-from altlib.finetune import BothModel, CtrModel, LangModel, TowersModel, click_losses, prediction
+from altlib.finetune import (
+    AnswerModel,
+    BothModel,
+    CtrModel,
+    LangModel,
+    TowersModel,
+    click_losses,
+    prediction,
+)
 from altlib.tabular import prepare
 from altlib.text import TextBatch, TextConfig, TokenTable
 
@@ -67,6 +75,18 @@ def test_losses_are_binary_cross_entropies(case: Case) -> None:
     found = click_losses(logits, torch.tensor([1, 0]))["ctr"]
     p = logits["ctr"].sigmoid()
     assert found.item() == pytest.approx(-(p[0].log() + (1 - p[1]).log()).item() / 2, rel=1e-6)
+
+
+def test_the_answer_is_yes_against_no(case: Case, tiny_t5: str) -> None:
+    ids, text = case[2:]
+    t5 = plm.load_answering(tiny_t5)
+    tokens = text.tokens.clamp(max=t5.config.vocab_size - 1)
+    found = AnswerModel(t5, (5, 7)).eval()(ids, replace(text, tokens=tokens))["lang"]
+    written = t5.generate(
+        tokens, attention_mask=text.attention.long(), max_new_tokens=1,
+        output_logits=True, return_dict_in_generate=True,
+    ).logits[0]  # fmt: skip
+    assert torch.allclose(found, written[:, 5] - written[:, 7], atol=1e-5)
 
 
 def test_a_tower_reads_the_words_of_its_side_only(case: Case) -> None:

@@ -203,6 +203,14 @@ def test_a_folder_without_configuration_is_refused(tmp_path: Path) -> None:
         plm.load(str(tmp_path))
 
 
+def test_a_t5_answers_and_nothing_else_does(tiny_t5: str, tiny_plm: str) -> None:
+    t5 = plm.load_answering(tiny_t5, dropout=0.3)
+    assert {m.p for m in t5.modules() if isinstance(m, torch.nn.Dropout)} == {0.3}
+    assert plm.tokenizer(tiny_t5).mask_token is None
+    with pytest.raises(ValueError, match="is a bert, and only a T5"):
+        plm.load_answering(tiny_plm)
+
+
 def test_loading_is_silent(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     drop_weights(folder, "transform.", "lm_head.dense", "vocab_transform")
     plm.load(str(folder))

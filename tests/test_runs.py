@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from altlib import runs
+from altlib import fetch, runs, tables
 from altlib.runs import Profile, load_profile
 from altlib.schema import LabelRule
 
@@ -37,6 +37,20 @@ def test_every_profile_of_the_project_is_valid() -> None:
         assert profile.runs() and profile.name == name
         for notebook in profile.studies:
             assert runs.study_runs(name, notebook)
+
+
+def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None:
+    def pretrained(**changes: Any) -> list[int]:
+        entries = studies(seeds=[3, 5], variants=["alt_ctr"], **changes)["studies"]
+        path = tmp_path / "mine.yaml"
+        start = Path(TINY).read_text().partition("studies:")[0]
+        path.write_text(f"{start}studies: {json.dumps(entries)}")
+        (several,) = runs.study_runs(str(path), "09_ablations")["new"].values()
+        assert [run.training.seed for run in several] == [3, 5]
+        return [run.pretraining.training.seed for run in several if run.pretraining]
+
+    assert pretrained() == [3, 5]
+    assert pretrained(pretraining_seed=7) == [7, 7]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +135,7 @@ def test_keys_follow_what_a_step_depends_on_and_nothing_else(tiny_plm: str) -> N
 
     aligned = {"alt_ctr", "alt_lang", "alt_both", "pretraining"}
     assert changed({"alignment": {"negatives": 7}}) == aligned
-    read_alone = {"plain_lang", "ctr_bert"}
+    read_alone = {"plain_lang", "ctr_bert", "p5"}
     assert changed({"finetuning": {"lang": {"rate": 0.5}}}) == read_alone | {"alt_lang"}
     assert changed({"text": {"max_length": 30}}) == aligned | read_alone | {"plain_both"}
     assert changed({"data": {"min_count": 5}}) == {*runs.VARIANTS, "pretraining"}
@@ -174,6 +188,52 @@ def test_training_sees_training_rows_and_the_test_split_is_read_once(
     assert during and all(np.array_equal(rows, data.of(selection)) for rows in during)
     assert np.array_equal(last, data.of("test"))
     assert result["watched"]["split"] == selection
+
+
+def test_a_run_that_fails_is_named_and_does_not_stop_the_others(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = {"models": {"two": [profile.run("plain_lang", 0), profile.run("raw", 0)]}}
+    finetune = runs.finetune
+
+    def broken(config: runs.Finetuning) -> dict[str, Any]:
+        if config.plm:
+            raise OSError("no room is left")
+        return finetune(config)
+
+    monkeypatch.setattr(runs, "finetune", broken)
+    keys = runs.finetune_all(planned)
+    assert list(keys.values()) == ["failed", runs.finetuning_key(profile.run("raw", 0))]
+    found, missing = tables.stored(planned["models"]["two"])
+    assert [run["variant"] for run in found] == ["raw"]
+    assert missing == ["plain_lang, seed 0 (OSError: no room is left)"]
+    monkeypatch.undo()
+    runs.finetune_all(planned)
+    assert len(tables.stored(planned["models"]["two"])[0]) == 2
+
+
+def test_a_t5_is_finetuned_where_its_weights_are_and_absent_elsewhere(
+    tiny_t5: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = load_profile(TINY, {"plm": {"name": tiny_t5}}).run("p5", 0)
+    result = runs.finetune(here)
+    assert result["plm"] == tiny_t5 and 0 < result["auc"] < 1
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(fetch.huggingface_hub, "snapshot_download", offline)
+    elsewhere = load_profile(TINY, {"plm": {"name": "some/t5"}}).run("p5", 0)
+    assert set(runs.finetune_all({"models": {"P5": [elsewhere]}}).values()) == {"absent"}
+    (missing,) = tables.stored([elsewhere])[1]
+    assert "no PLM 'some/t5'" in missing
+
+
+def test_the_cost_of_a_step_grows_with_the_plm(profile: Profile) -> None:
+    cost = runs.step_cost(profile.aligned())
+    one = load_profile(TINY, {"plm": {"name": f"{profile.plm.name}:1"}})
+    assert cost["parameters"] > 0
+    assert 0 < runs.step_cost(one.aligned())["GFLOP a row"] < cost["GFLOP a row"]
 
 
 def test_without_early_stopping_the_last_epoch_is_what_was_watched(profile: Profile) -> None:

@@ -1,12 +1,13 @@
 """Tables: from results to means, paired differences and sentences."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from altlib import datasets, metrics, tables
+from altlib import datasets, metrics, runs, tables
 from altlib.datasets import Dataset
 from altlib.tabular import prepare
 
@@ -103,11 +104,32 @@ def test_cold_rows_are_scored_apart() -> None:
 
 def test_recovery_stands_beside_the_most_frequent(synthetic: Dataset) -> None:
     data = prepare(synthetic.frame, synthetic.schema)
-    shares = {"mtm": {"genre": [9, 0.5]}, "most frequent": {"genre": [9, 0.25]}, "mlm": {}}
+    shares = {
+        "mtm": {"genre": [9, 0.5, 1.2]},
+        "most frequent": {"genre": [9, 0.25, 1.5]},
+        "mlm": {},
+    }
     table = tables.recovery(data, {"recovery": shares}).set_index("field")
     line = table.loc["genre"]
     assert (line["MTM accuracy"], line["most frequent"], line["masked IDs"]) == (0.5, 0.25, 9)
     assert pd.isna(line["MLM accuracy"]) and pd.isna(table.loc["age", "MTM accuracy"])
+
+
+def test_recovery_over_training_has_every_look(tiny_plm: str) -> None:
+    tiny = str(Path(__file__).with_name("tiny.yaml"))
+    changes = {"plm": {"name": tiny_plm}, "pretraining": {"evaluations": 3}}
+    watched, plain = (runs.load_profile(tiny, c) for c in (changes, {"plm": {"name": tiny_plm}}))
+    runs.pretrain(watched.aligned())
+    settings = {"three looks": [watched.run("alt_ctr", 0)], "one": [plain.run("alt_ctr", 0)]}
+    data = runs.prepare(watched.data)
+    curves = tables.recovery_curves(data, settings)
+    assert set(curves["setting"]) == {"three looks"}
+    whole = len(data.of("train"))
+    for _, lines in curves.groupby("field"):
+        assert len(lines) == 3 and lines["rows"].is_monotonic_increasing
+        assert lines["rows"].iloc[-1] == whole
+    assert curves["recovered"].between(0, 1).all() and (curves["loss"] > 0).all()
+    assert not len(tables.recovery_curves(data, {"raw": [watched.run("raw", 0)]}))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def assert_equal(found: TextBatch, expected: TextBatch) -> None:
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "byte_level"])
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_level", "metaspace"])
 @pytest.mark.parametrize(
     "config",
     [
@@ -60,7 +60,7 @@ def test_assembled_equals_tokenised(
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # the tokenizers are shared
 )
 @given(words=st.lists(st.text(max_size=12), min_size=3, max_size=3))
-@pytest.mark.parametrize("kind", ["wordpiece", "byte_level"])
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_level", "metaspace"])
 def test_any_characters(kind: str, words: list[str], request: pytest.FixtureRequest) -> None:
     schema = Schema(
         "any",
@@ -141,7 +141,7 @@ def test_every_row_of_movielens_100k(kind: str, request: pytest.FixtureRequest) 
     check_all(data, tokenizer, np.arange(len(data.rows)))
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "byte_level"])
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_level", "metaspace"])
 def test_a_sample_of_movielens_1m(kind: str, request: pytest.FixtureRequest) -> None:
     folder = Path(os.environ.get("ALTLIB_DATA", "/nowhere"))
     if not ((folder / "ml-1m.zip").exists() or (folder / "ml-1m").exists()):

@@ -84,6 +84,25 @@ def test_it_learns_and_records(data: Prepared, tmp_path: Path) -> None:
     assert np.mean([p["ctr"] for p in history["curve"]]) == pytest.approx(np.mean(losses), rel=0.05)
 
 
+def test_looking_within_an_epoch_changes_nothing(data: Prepared, tmp_path: Path) -> None:
+    looks: list[bool] = []
+
+    def evaluate(m: nn.Module) -> dict[str, float]:
+        looks.append(m.training)
+        m.eval()
+        torch.rand(1)
+        return {"auc": 0.5 + len(looks) / 100}
+
+    plain, _ = train(data, tmp_path / "once")
+    made, history = train(
+        data, tmp_path / "often", replace(CONFIG, evaluations=3), evaluate=evaluate
+    )
+    assert all(map(torch.equal, made.state_dict().values(), plain.state_dict().values()))
+    points = [point for point in history["curve"] if "evaluation" in point]
+    assert len(points) == 2 * 3 and len(looks) == 3 * 3 and all(looks)
+    assert [epoch["evaluation"]["auc"] for epoch in history["epochs"]] == [0.53, 0.56, 0.59]
+
+
 def test_time_before_an_interruption_counts(data: Prepared, tmp_path: Path) -> None:
     calls: list[float] = []
 

@@ -1,0 +1,151 @@
+"""What the paper claims, against what a profile found: held, not held, or not tested.
+
+The claims are those of arXiv 2310.19453 in this project's words. A claim about a difference in AUC
+holds if every interval that it speaks of lies on its side of 0; one interval that includes 0 is
+enough for "not held", which then means no more than that the data did not show it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+Tables = Mapping[str, pd.DataFrame]
+Finding = tuple[bool, str] | None
+"""Whether a claim held and the figures that say so; None if nothing tested it."""
+
+
+def differences(
+    source: str, column: str, *values: str, sign: int = 1
+) -> Callable[[Tables], Finding]:
+    """A claim that lines of a table differ from what they are compared with, in AUC.
+
+    Args:
+        source: name of the table.
+        column: where `values` stand; all lines that have a difference if there are none.
+        sign: 1 if the differences should lie above 0, -1 if below.
+    """
+
+    def test(tables: Tables) -> Finding:
+        table = tables.get(source, pd.DataFrame())
+        if not len(table):
+            return None
+        if "metric" in table:
+            table = table[table["metric"] == "AUC"]
+        name = "difference" if "difference" in table else "AUC − raw"
+        lines = table[table[name].notna()]
+        if values:
+            lines = lines[lines[column].isin(values)]
+            if set(values) - set(lines[column]):
+                return None
+        if not len(lines):
+            return None
+        held = bool(((lines["low"] > 0) if sign > 0 else (lines["high"] < 0)).all())
+        figures = [
+            f"{line[column]} {line[name]:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}]"
+            for _, line in lines.iterrows()
+        ]
+        return held, "; ".join(figures)
+
+    return test
+
+
+def best(source: str, setting: str) -> Callable[[Tables], Finding]:
+    """A claim that a setting's AUC is the highest of a study, and alone so."""
+
+    def test(tables: Tables) -> Finding:
+        table = tables.get(source, pd.DataFrame())
+        if not len(table) or setting not in set(table["setting"]):
+            return None
+        marked = table[table["best"] == "●"]
+        figures = ", ".join(
+            f"{n} {a:.4f}" for n, a in zip(table["setting"], table["AUC"], strict=True)
+        )
+        return list(marked["setting"]) == [setting], figures
+
+    return test
+
+
+def improvement(least: float) -> Callable[[Tables], Finding]:
+    """A claim that the RelaImpr. of some ALT variant over raw reaches `least`."""
+
+    def test(tables: Tables) -> Finding:
+        table = tables.get("main", pd.DataFrame())
+        if not len(table):
+            return None
+        lines = table[table["variant"].str.startswith("ALT") & table["RelaImpr."].notna()]
+        if not len(lines):
+            return None
+        top = lines.sort_values("RelaImpr.").iloc[-1]
+        held = bool(top["RelaImpr."] >= least and top["low"] > 0)
+        return held, f"at most {top['RelaImpr.']:+.2%}, of {top['variant']}"
+
+    return test
+
+
+def degeneration(tables: Tables) -> Finding:
+    """Whether token-level masks let words come back without the IDs, from the first look on."""
+    table = tables.get("degeneration_recovery", pd.DataFrame())
+    if not len(table):
+        return None
+    first = table[table["rows"] == table.groupby("setting")["rows"].transform("min")]
+    shares = first.groupby("setting", sort=False)["with other IDs"].mean()
+    kinds = [shares[shares.index.str.startswith(kind)] for kind in ("token", "field")]
+    if not all(map(len, kinds)):
+        return None
+    figures = ", ".join(f"{setting} {share:.1%}" for setting, share in shares.items())
+    rows = f"{first['rows'].min():,}"
+    return bool(kinds[0].min() > kinds[1].max()), f"after {rows} rows, with other IDs: {figures}"
+
+
+def untested(tables: Tables) -> Finding:
+    """Nothing tests this claim yet."""
+    return None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim in words, and what tests it."""
+
+    text: str
+    test: Callable[[Tables], Finding]
+
+
+CLAIMS = (
+    Claim("ALT_ctr beats the same ID-based model without alignment.",
+          differences("controls", "variant", "ALT_ctr")),
+    Claim("ALT_lang beats the same PLM without alignment.",
+          differences("controls", "variant", "ALT_lang")),
+    Claim("ALT_both beats the same pair of models without alignment.",
+          differences("controls", "variant", "ALT_both")),
+    Claim("ALT_both beats the raw ID-based model.", differences("main", "variant", "ALT_both")),
+    Claim("ALT improves AUC by up to 5.73 %, taken as RelaImpr. over the raw ID-based model.",
+          improvement(0.0573)),
+    Claim("ALT_both is the best of all models, baselines included.",
+          best("all_models", "ALT_both")),
+    Claim("ALT_ctr gains whatever the ID-based model.", differences("backbones", "setting")),
+    Claim("ALT_ctr gains with PLMs of every size.", differences("plm_sizes", "setting")),
+    Claim("Each loss contributes: leaving one out costs AUC.",
+          differences("losses", "setting", "without MLM", "without MTM", "without ICL", sign=-1)),
+    Claim("Masking whole fields is better than masking tokens.",
+          differences("parts", "setting", "token masking", sign=-1)),
+    Claim("Cross-attention over the words is better than their mean.",
+          differences("parts", "setting", "mean of the words", sign=-1)),
+    Claim("With token-level masks words come back early and without the IDs.", degeneration),
+    Claim("A masked field attends to its own words.", untested),
+    Claim("ALT_ctr costs no more to serve than the raw ID-based model.", untested),
+)  # fmt: skip
+
+
+def table(tables: Tables) -> pd.DataFrame:
+    """Each claim with its verdict and the figures that say so.
+
+    Args:
+        tables: "main", "controls" and each study's table by name.
+    """
+    lines = []
+    for claim in CLAIMS:
+        found = claim.test(tables)
+        verdict = "not tested" if found is None else "held" if found[0] else "not held"
+        lines.append({"claim": claim.text, "here": verdict, "figures": found[1] if found else "–"})
+    return pd.DataFrame(lines)

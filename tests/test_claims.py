@@ -1,0 +1,78 @@
+"""Claims follow from intervals, and from nothing else."""
+
+import pandas as pd
+import pytest
+
+from altlib import claims
+
+
+def verdict(text: str, **tables: pd.DataFrame) -> tuple[str, str]:
+    table = claims.table(tables).set_index("claim")
+    (line,) = [line for claim, line in table.iterrows() if str(claim).startswith(text)]
+    return line["here"], line["figures"]
+
+
+def study(**intervals: tuple[float, float]) -> pd.DataFrame:
+    lines = [
+        {"setting": name.replace("_", " "), "difference": (a + b) / 2, "low": a, "high": b}
+        for name, (a, b) in intervals.items()
+    ]
+    return pd.DataFrame(lines)
+
+
+def test_without_tables_nothing_is_tested() -> None:
+    assert set(claims.table({})["here"]) == {"not tested"}
+
+
+@pytest.mark.parametrize(
+    ("intervals", "expected"),
+    [
+        ({"DCNv2": (0.1, 0.2), "DeepFM": (0.01, 0.02)}, "held"),
+        ({"DCNv2": (0.1, 0.2), "DeepFM": (-0.01, 0.02)}, "not held"),
+        ({"DCNv2": (-0.2, -0.1)}, "not held"),
+    ],
+)
+def test_a_claim_holds_if_every_interval_lies_on_its_side(
+    intervals: dict[str, tuple[float, float]], expected: str
+) -> None:
+    here, figures = verdict("ALT_ctr gains whatever", backbones=study(**intervals))
+    assert here == expected
+    assert all(name in figures for name in intervals)
+
+
+def test_what_leaving_out_should_cost_lies_below_0() -> None:
+    three = {f"without_{loss}": (-0.2, -0.1) for loss in ("MLM", "MTM", "ICL")}
+    assert verdict("Each loss", losses=study(**three))[0] == "held"
+    assert (
+        verdict("Each loss", losses=study(**three | {"without_ICL": (0.1, 0.2)}))[0] == "not held"
+    )
+    del three["without_ICL"]
+    assert verdict("Each loss", losses=study(**three))[0] == "not tested"
+
+
+def test_the_best_model_is_alone_the_best() -> None:
+    models = pd.DataFrame({"setting": ["DCNv2", "ALT_both"], "AUC": [0.7, 0.8], "best": ["", "●"]})
+    assert verdict("ALT_both is the best", all_models=models)[0] == "held"
+    models["best"] = "●"
+    assert verdict("ALT_both is the best", all_models=models)[0] == "not held"
+
+
+def test_the_improvement_counts_only_beside_an_interval_above_0() -> None:
+    line = {"variant": "ALT_both", "AUC − raw": 0.02, "low": 0.01, "high": 0.03, "RelaImpr.": 0.06}
+    assert verdict("ALT improves", main=pd.DataFrame([line]))[0] == "held"
+    assert verdict("ALT improves", main=pd.DataFrame([line | {"low": -0.01}]))[0] == "not held"
+    assert verdict("ALT improves", main=pd.DataFrame([line | {"RelaImpr.": 0.05}]))[0] == "not held"
+
+
+def test_degeneration_is_seen_at_the_first_look() -> None:
+    curves = pd.DataFrame(
+        {
+            "setting": ["field 0.15", "field 0.15", "token 0.15", "token 0.15"],
+            "rows": [100, 200, 100, 200],
+            "with other IDs": [0.2, 0.9, 0.5, 0.5],
+        }
+    )
+    here, figures = verdict("With token-level", degeneration_recovery=curves)
+    assert here == "held" and "token 0.15 50.0%" in figures and "100 rows" in figures
+    curves.loc[0, "with other IDs"] = 0.6
+    assert verdict("With token-level", degeneration_recovery=curves)[0] == "not held"

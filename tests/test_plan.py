@@ -1,0 +1,47 @@
+"""What is left to run, and about how long."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from altlib import plan, runs
+
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+def report(*lines: dict[str, object]) -> None:
+    """Puts a results.csv into reports/."""
+    folder = runs.home() / "reports" / "some"
+    folder.mkdir(parents=True)
+    pd.DataFrame(list(lines)).to_csv(folder / "results.csv", index=False)
+
+
+@pytest.fixture
+def profile(tiny_plm: str, tmp_path: Path) -> str:
+    text = TINY.read_text().replace("{name: tiny,", f"{{name: {tiny_plm},")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.partition("studies:")[0])
+    return str(path)
+
+
+def test_it_counts_what_is_left(profile: str) -> None:
+    table = plan.plan(profile).set_index("notebook")
+    assert list(table["finetunings to do"]) == [4, 2, 2]
+    assert table["pretrainings to do"].sum() == 1  # one serves all
+    runs.finetune(runs.load_profile(profile).run("alt_ctr", 0))
+    table = plan.plan(profile).set_index("notebook")
+    assert table.loc["04_finetune_ctr", "finetunings to do"] == 3
+    assert table["pretrainings to do"].sum() == 0
+
+
+def test_times_are_those_of_like_runs_by_row(profile: str, tiny_plm: str) -> None:
+    assert plan.plan(profile)["without estimate"].sum() == 9
+    raw = {"variant": "raw", "backbone": "dcnv2", "seconds": 60, "train_rows": 1000}
+    other = raw | {"backbone": "afm", "seconds": 6000}
+    report(raw, other)
+    table = plan.plan(profile).set_index("notebook")
+    rows = len(runs.prepare(runs.load_profile(profile).data).of("train"))
+    line = table.loc["04_finetune_ctr"]
+    assert line["minutes"] == pytest.approx(4 * rows / 1000)
+    assert line["without estimate"] == 1  # the pretraining
