@@ -17,6 +17,7 @@ from altlib.datasets.validation import (
     identifier,
     number,
     reference,
+    text,
     split_lines,
 )
 from altlib.fetch import Raw
@@ -128,7 +129,10 @@ def read(raw: Raw) -> Dataset:
             "book_id": identifier(),
             "goodreads_book_id": identifier(),
             "work_id": identifier(),
-            "original_publication_year": decimal(nullable=True),
+            "original_publication_year": number(-5000, nullable=True),
+            "title": text(),
+            "authors": text(),
+            "language_code": text(),
             "average_rating": decimal(0, 5),
             "ratings_count": number(0),
         },
@@ -143,7 +147,7 @@ def read(raw: Raw) -> Dataset:
         },
         key=["user_id", "book_id"],
     )
-    tags = check("tags.csv", table(raw, "tags.csv"), {"tag_id": number(0)})
+    tags = check("tags.csv", table(raw, "tags.csv"), {"tag_id": number(0), "tag_name": text()})
     shelves = check(
         "book_tags.csv",
         table(raw, "book_tags.csv"),
