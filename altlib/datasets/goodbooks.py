@@ -17,8 +17,8 @@ from altlib.datasets.validation import (
     identifier,
     number,
     reference,
-    text,
     split_lines,
+    text,
 )
 from altlib.fetch import Raw
 from altlib.schema import Field, LabelRule, Schema

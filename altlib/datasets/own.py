@@ -84,7 +84,7 @@ def raw(name: str) -> Raw:
 def table(path: Path) -> pd.DataFrame:
     """The columns of a CSV file as text, or those of a Parquet file."""
     if path.suffix == ".parquet":  # a gap shall not make fractions of whole numbers
-        return pd.read_parquet(path, dtype_backend="numpy_nullable")
+        return pd.read_parquet(path).convert_dtypes()
     try:
         return pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""])
     except (UnicodeDecodeError, pd.errors.ParserError) as error:
