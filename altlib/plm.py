@@ -134,9 +134,10 @@ def load_answering(name: str, dropout: float = 0.1) -> T5ForConditionalGeneratio
         raise ValueError(f"'{name}' is a {config.model_type}, and only a T5 answers in words.")
     config.dropout_rate = dropout
     with _quiet():
-        model, report = T5ForConditionalGeneration.from_pretrained(
+        loaded: Any = T5ForConditionalGeneration.from_pretrained(
             folder, config=config, dtype=torch.float32, output_loading_info=True
         )
+    model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise ValueError(
             f"The checkpoint {folder} of '{name}' lacks {len(missing)} weights of a T5, which "

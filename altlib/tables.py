@@ -353,6 +353,7 @@ def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.D
                 control = CONTROLS.get(variant, "")
                 base, name = groups.get(setting, {}).get(control), LABELS.get(control, "")
             line = {"variant": LABELS[variant], "setting": setting, "seeds": len(runs)}
+            line |= {"best": "", "against": "", "in favour": ""}
             if runs:
                 assert best is not None
                 top = (setting, variant) == best or not distinguishable(having[best], runs)
@@ -372,7 +373,7 @@ def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.D
     tested = table["p"].notna()
     if tested.any():
         table.loc[tested, "p (BH)"] = false_discovery_control(table.loc[tested, "p"])
-    return table.fillna({"best": "", "against": "", "in favour": ""})
+    return table
 
 
 STUDY_COLUMNS = [

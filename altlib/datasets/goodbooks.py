@@ -96,7 +96,7 @@ def ranges(count: pd.Series) -> pd.Series:
 
 def years(values: pd.Series) -> pd.Series:
     """A year in words; what is missing stays so."""
-    whole = values.astype("Int64")
+    whole = values.round().astype("Int64")
     text = whole.abs().astype("str")
     return text.where(whole > 0, text + " BC").where(whole.notna())
 
@@ -129,7 +129,7 @@ def read(raw: Raw) -> Dataset:
             "book_id": identifier(),
             "goodreads_book_id": identifier(),
             "work_id": identifier(),
-            "original_publication_year": number(-5000, nullable=True),
+            "original_publication_year": decimal(nullable=True),
             "title": text(),
             "authors": text(),
             "language_code": text(),
