@@ -18,17 +18,13 @@ SHOW = ["altlib/tables.py", "altlib/figures.py", "altlib/runs.py"]
 DATA = ["altlib/schema.py", "altlib/fetch.py", "altlib/tabular.py"]
 DATA += sorted(str(path) for path in Path("altlib/datasets").glob("*.py"))
 TEXT = ["altlib/plm.py", "altlib/text.py", "altlib/masking.py"]
+CLAIMS = "altlib/claims.py"
 MODELS = sorted(str(path) for path in Path("altlib/ctr").glob("*.py"))
 ALIGN = [*TEXT, *MODELS, "altlib/losses.py", "altlib/alignment.py", "altlib/training.py"]
 TUNE = [*TEXT, *MODELS, "altlib/finetune.py", "altlib/metrics.py", "altlib/training.py"]
 
 # Notebooks 07 to 11 run where the profile has studies for them.
-STUDIES = list(yaml.safe_load(Path(f"config/{PROFILE}.yaml").read_text()).get("studies", {}))
-
-# A notebook of which a run failed tries again.
-for stamp in Path(f"artifacts/stamps/{PROFILE}").glob("*.json"):
-    if '"failed"' in stamp.read_text():
-        stamp.unlink()
+STUDIES = list(yaml.safe_load(Path(f"config/{PROFILE}.yaml").read_text()).get("studies") or {})
 
 # notebook: (notebooks before it, modules)
 NOTEBOOKS = {
@@ -38,10 +34,10 @@ NOTEBOOKS = {
     "04_finetune_ctr": (["03_pretraining"], [*TUNE, *SHOW]),
     "05_finetune_lang": (["03_pretraining"], [*TUNE, *SHOW]),
     "06_finetune_both": (["03_pretraining"], [*TUNE, *SHOW]),
-    **{name: (["06_finetune_both"], [*ALIGN, *TUNE, *SHOW]) for name in STUDIES},
+    **{name: (["06_finetune_both"], [*ALIGN, *TUNE, *SHOW, CLAIMS]) for name in STUDIES},
     "14_report": (
         ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both", *STUDIES],
-        ["altlib/metrics.py", "altlib/claims.py", "altlib/report.py", "altlib/report.html", *SHOW],
+        ["altlib/metrics.py", CLAIMS, "altlib/report.py", "altlib/report.html", *SHOW],
     ),
 }
 

@@ -97,11 +97,19 @@ fi
 
 # --- a profile ---------------------------------------------------------------------------------
 
+case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) dry=yes ;; *) dry= ;; esac
+if [ -z "$dry" ]; then
+  # A notebook of which a run failed tries again; where weights or data were absent, once the user
+  # has brought some.
+  again='"failed"'
+  [ -z "${ALTLIB_PLM:-}${ALTLIB_DATA:-}" ] || again='"failed"\|"absent"'
+  { grep -ls "$again" "artifacts/stamps/$what"/*.json || true; } | xargs rm -f
+fi
 cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
 echo "Running the profile '$what' on $cores cores ..."
 python -m snakemake "$@" --cores "$cores" --config "profile=$what" --quiet host reason rules ||
   die "the profile '$what' did not finish (see above); run the same command again to go on where it stopped"
-case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) exec python -m altlib.plan "$what" ;; esac
+[ -z "$dry" ] || exec python -m altlib.plan "$what"
 reports=reports/$what
 if [ -f "$reports/tables/main.md" ]; then
   echo

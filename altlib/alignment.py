@@ -423,7 +423,9 @@ class Alignment(nn.Module):
         if self.config.mlm:
             tokens = views.masked_tokens
             of, truth = text.field[tokens], self.place[text.tokens[tokens]]
-            companions = {"mlm": views.companion, "mlm, other IDs": views.companion.roll(1, 0)}
+            # Half a batch away, since neighbours may be rows of one user.
+            other = views.companion.roll(max(1, len(ids) // 2), 0)
+            companions = {"mlm": views.companion, "mlm, other IDs": other}
             for name, companion in companions.items():
                 logits = self.mlm_logits(views.masked_states, tokens, companion)
                 result[name] = of, *judged(logits, truth)

@@ -101,7 +101,7 @@ def plan(name: str) -> pd.DataFrame:
             "finetunings to do": len(finetunings),
             "minutes": times.sum() / 60,
             "without estimate": int(times.isna().sum()),
-            "without weights": absent,
+            "not to be had": absent,
         }
 
     return pd.DataFrame([line(notebook, of) for notebook, of in named.items()])

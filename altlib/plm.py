@@ -120,19 +120,30 @@ def tokenizer(name: str) -> PreTrainedTokenizerFast:
 def load_answering(name: str, dropout: float = 0.1) -> T5ForConditionalGeneration:
     """A T5, which reads a sentence and answers in words, in float32 and evaluation mode.
 
-    Arguments as for `load`.
+    Args:
+        name: a name that `fetch.weights` takes, without ":k".
+        dropout: the probability of every dropout.
 
     Raises:
-        ValueError: the PLM is not a T5.
+        ValueError: the PLM is not a whole T5, or ":k" stands behind its name.
     """
+    if split_name(name)[1] is not None:
+        raise ValueError(f"'{name}' asks for some layers; a T5 is taken whole.")
     folder, config = _configured(name)
     if config.model_type != "t5":
         raise ValueError(f"'{name}' is a {config.model_type}, and only a T5 answers in words.")
     config.dropout_rate = dropout
     with _quiet():
-        return T5ForConditionalGeneration.from_pretrained(
-            folder, config=config, dtype=torch.float32
+        loaded: Any = T5ForConditionalGeneration.from_pretrained(
+            folder, config=config, dtype=torch.float32, output_loading_info=True
         )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"The checkpoint {folder} of '{name}' lacks {len(missing)} weights of a T5, which "
+            f"would be random: {', '.join(missing[:5])}{', …' if missing[5:] else ''}."
+        )
+    return model
 
 
 def encode(encoder: nn.Module, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,7 @@ from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from altlib import ctr, datasets, fetch, metrics, plm
@@ -143,6 +144,9 @@ VARIANTS: dict[str, tuple[str, bool]] = {
 }
 """The finetuning of each variant, and whether it starts from aligned weights."""
 
+MAIN = tuple(variant for variant in VARIANTS if variant not in ("ctr_bert", "p5"))
+"""The variants that notebooks 04 to 06 finetune; others belong into studies."""
+
 BUDGETS = {"ctr": "ctr", "lang": "lang", "both": "both", "towers": "lang", "answer": "lang"}
 """Whose budget a finetuning has."""
 
@@ -178,10 +182,18 @@ class Study:
     base: dict[str, Any] = field(default_factory=dict)
     against: Literal["first setting", "control"] = "first setting"
 
+    @property
+    def pooled(self) -> bool:
+        """Whether each setting has one variant of its own, so that all of them are compared."""
+        each = [of.get("variants", self.variants) for of in self.settings.values()]
+        return all(len(variants) == 1 for variants in each) and len({v for (v,) in each}) > 1
+
     def __post_init__(self) -> None:
         for what in ("settings", "seeds"):
             if not getattr(self, what):
                 raise ValueError(f"A study's {what} are empty; it needs at least one.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"A study's seeds are {self.seeds}: a seed stands there twice.")
         for setting, changes in self.settings.items():
             variants = changes.get("variants", self.variants)
             unknown = [variant for variant in variants if variant not in VARIANTS]
@@ -229,14 +241,22 @@ class Profile:
 
     def __post_init__(self) -> None:
         for variant in self.seeds:
-            if variant not in VARIANTS:
-                raise ValueError(
-                    f"seeds names the variant '{variant}'; {nearest(variant, VARIANTS)}"
-                )
+            if variant not in MAIN:
+                raise ValueError(f"seeds names the variant '{variant}'; {nearest(variant, MAIN)}")
             if len(set(self.seeds[variant])) < len(self.seeds[variant]):
                 raise ValueError(
                     f"seeds.{variant} is {self.seeds[variant]}: a seed stands there twice."
                 )
+        known = {"main", "controls", "cold", "recovery"}
+        for notebook, studies in self.studies.items():
+            if notebook not in STUDY_NOTEBOOKS:
+                raise ValueError(
+                    f"studies names the notebook '{notebook}'; {nearest(notebook, STUDY_NOTEBOOKS)}"
+                )
+            for study in studies:
+                if study in known:
+                    raise ValueError(f"The study '{study}' has a name that is taken already.")
+                known.add(study)
         if self.pretraining.patience is not None:
             raise ValueError(
                 "pretraining.patience has no meaning: pretraining watches no AUC and keeps its "
@@ -328,6 +348,10 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
         raise ValueError(explain(error, path.name, Profile)) from None
 
 
+STUDY_NOTEBOOKS = (
+    *("07_baselines", "08_backbones", "09_ablations", "10_mask_ratio", "11_plm_scaling"),
+)
+
 Planned = dict[str, dict[str, list[Finetuning]]]
 """The finetunings of each setting of each study, by study and setting."""
 
@@ -344,7 +368,7 @@ def study_runs(profile: str, notebook: str) -> Planned:
         raise ValueError(
             f"The profile '{profile}' has studies for {having}, and none for {notebook}."
         )
-    return {
+    planned = {
         name: {
             setting: [
                 setting_of(profile, study, changes, seed).run(variant, seed)
@@ -355,6 +379,14 @@ def study_runs(profile: str, notebook: str) -> Planned:
         }
         for name, study in studies[notebook].items()
     }
+    for name, settings in planned.items():
+        rules = {run.training.select_on for several in settings.values() for run in several}
+        if len(rules) > 1:
+            raise ValueError(
+                f"The study '{name}' of '{profile}' mixes early stopping on {' and '.join(rules)}; "
+                "a table holds one rule: set finetuning.….select_on in its settings."
+            )
+    return planned
 
 
 def setting_of(profile: str, study: Study, setting: Mapping[str, Any], seed: int) -> Profile:
@@ -540,11 +572,11 @@ def step_cost(config: Pretraining) -> dict[str, float]:
     """
     data, text = prepare(config.data), sentences(config.data, config.text, config.plm)
     model = build_alignment(config).train()
-    batches = Batches(data, data.of("train"), config.training.batch, text)
-    rows = batches.shuffled(0, 0)[0]
-    ids, words, _ = batches.load(rows, torch.device("cpu"))
+    rows = np.random.default_rng(0).choice(data.of("train"), 32)
+    ids, words, _ = Batches(data, rows, len(rows), text).load(rows, torch.device("cpu"))
     assert words is not None
-    with FlopCounterMode(display=False) as counter:
+    # The counter does not know the fused attention of a CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         torch.stack(list(model(ids, words).values())).sum().backward()
     return {
         "parameters": sum(p.numel() for p in model.encoder.parameters()) / 1e6,
@@ -584,6 +616,8 @@ def build_finetuning(config: Finetuning) -> nn.Module:
     elif config.plm is not None:
         words = plm.tokenizer(config.plm.name)
         yes, no = (words(word, add_special_tokens=False)["input_ids"][0] for word in ("yes", "no"))
+        if yes == no:
+            raise ValueError(f"The tokenizer of '{config.plm.name}' begins “yes” and “no” alike.")
         model = AnswerModel(plm.load_answering(config.plm.name, config.plm.dropout), (yes, no))
     else:
         raise ValueError(f"The run '{config.variant}' has neither an ID-based model nor a PLM.")
@@ -664,12 +698,13 @@ def finetune(config: Finetuning) -> dict[str, Any]:
 
     folder = found_or_made(root / "finetuning" / name, write, everyone=True)
     shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
+    failure_log(config).unlink(missing_ok=True)
     warn_of_other_code(folder / "results.json")
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 def failure_log(config: Finetuning) -> Path:
-    """Where the traceback of a run lies that failed in `finetune_all`."""
+    """Where the reason and the traceback of a run lie that failed in `finetune_all`."""
     return home() / "artifacts" / "failed" / f"{key(config)}.txt"
 
 
@@ -692,11 +727,11 @@ def finetune_all(planned: Planned) -> dict[str, str]:
                     auc = finetune(config)["auc"]
                 except Exception as error:
                     log.parent.mkdir(parents=True, exist_ok=True)
-                    log.write_text(traceback.format_exc(), encoding="utf-8")
+                    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                    log.write_text(f"{reason}\n\n{traceback.format_exc()}", encoding="utf-8")
                     keys[name] = "absent" if isinstance(error, fetch.Unavailable) else "failed"
                     print(f"{name}, {keys[name]}: {error} (see {log.relative_to(home())})")
                 else:
-                    log.unlink(missing_ok=True)
                     keys[name] = finetuning_key(config)
                     print(f"{name}, test AUC {auc:.4f}")
     return keys

@@ -17,9 +17,11 @@ from altlib.runs import (
     Finetuning,
     Pretraining,
     Profile,
+    Study,
     failure_log,
     finetuning_key,
     home,
+    prepare,
     pretraining_key,
     step_cost,
 )
@@ -100,22 +102,21 @@ def recovery(data: Prepared, evaluation: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def recovery_curves(data: Prepared, settings: Mapping[str, list[Finetuning]]) -> pd.DataFrame:
+def recovery_curves(settings: Mapping[str, list[Finetuning]]) -> pd.DataFrame:
     """Recovery of masked words (MLM) of each field over the first pretraining of each setting.
 
     Columns are the setting, the field's words, training rows seen, the share recovered, that with
     the IDs of another row, and the mean loss of a masked token in nats. Settings that are not
-    evaluated within the epoch are left out; without any the table is empty.
+    evaluated within the epoch, or are without MLM, are left out; without any the table is empty.
 
     Args:
-        data: the prepared data set.
         settings: of a study, as in `runs.Planned`.
     """
     lines = []
     for setting, runs in settings.items():
         config = next((run.pretraining for run in runs if run.pretraining), None)
         found = config and config.training.evaluations > 1 and history(config)
-        if not found:
+        if not config or not found or not config.alignment.mlm:
             continue
         points = [(point["rows"], point.get("evaluation")) for point in found["curve"]]
         ends = np.cumsum([epoch["rows"] for epoch in found["epochs"]]).tolist()
@@ -131,7 +132,7 @@ def recovery_curves(data: Prepared, settings: Mapping[str, list[Finetuning]]) ->
                     "with other IDs": others[field.name][1],
                     "loss": words[field.name][2],
                 }
-                for field in data.schema.fields
+                for field in prepare(config.data).schema.fields
                 if field.name in words
             ]
     return pd.DataFrame(lines)
@@ -144,19 +145,23 @@ def plm_scaling(table: pd.DataFrame, settings: Mapping[str, list[Finetuning]]) -
         table: from `study_table`.
         settings: of the study, as in `runs.Planned`.
     """
-    costs = {
-        setting: step_cost(config)
-        for setting, runs in settings.items()
-        if (config := next((run.pretraining for run in runs if run.pretraining), None))
+    table = table[table["AUC"].notna()]
+    configs = {
+        setting: next((run.pretraining for run in settings[setting] if run.pretraining), None)
+        for setting in dict.fromkeys(table["setting"])
     }
+    costs = {setting: step_cost(config) for setting, config in configs.items() if config}
     added = table["setting"].map(lambda setting: costs.get(setting, {})).apply(pd.Series)
     kept = ["variant", "setting", "pretraining seconds", "AUC", "AUC s.d."]
     return pd.concat([table[kept], added], axis=1)
 
 
 def history(config: Pretraining) -> dict[str, Any] | None:
-    """history.json of a pretraining; None where there is none yet."""
-    path = home() / "artifacts" / "pretraining" / pretraining_key(config) / "history.json"
+    """history.json of a pretraining; None where there is none."""
+    try:
+        path = home() / "artifacts" / "pretraining" / pretraining_key(config) / "history.json"
+    except Unavailable:  # its PLM, so that it has no key
+        return None
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -170,10 +175,6 @@ def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[st
     for config in planned:
         name = f"{config.variant}, seed {config.training.seed}"
         log = failure_log(config)
-        if log.exists():
-            reason = log.read_text(encoding="utf-8").strip().splitlines()[-1]
-            missing.append(f"{name} ({reason.rstrip('.')})")
-            continue
         try:
             path = home() / "artifacts" / "finetuning" / finetuning_key(config) / "results.json"
         except Unavailable as error:
@@ -186,6 +187,9 @@ def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[st
                 result["pretraining_seconds"] = pretraining["seconds"]
                 result["pretraining_rows"] = sum(epoch["rows"] for epoch in pretraining["epochs"])
             found.append(result)
+        elif log.exists():
+            reason, *_ = log.read_text(encoding="utf-8").splitlines()
+            missing.append(f"{name} ({reason.rstrip('.')})")
         else:
             missing.append(name)
     return found, missing
@@ -318,61 +322,65 @@ CONTROLS = {"alt_ctr": "raw", "alt_lang": "plain_lang", "alt_both": "plain_both"
 """Each ALT variant, and the same model from unaligned weights."""
 
 
-def study_table(
-    found: Mapping[str, list[dict[str, Any]]], against: str = "first setting"
-) -> pd.DataFrame:
+def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.DataFrame:
     """AUC of each variant in each setting of a study, and paired tests.
 
-    A difference is that of the mean AUC over seeds, with the interval and p-value of a paired
-    bootstrap over test rows; beside it stands on how many of the seeds it is positive. "p (BH)" is
-    corrected for the comparisons of the whole table (Benjamini and Hochberg, 1995). "best" marks,
-    for each variant, the setting with the highest AUC and those not distinguishable from it.
+    A difference is that of the mean AUC over the seeds that both sides have, with the interval and
+    p-value of a paired bootstrap over test rows; beside it stand what it is a difference from, and
+    on how many seeds it is positive. "p (BH)" is corrected for the comparisons of the whole table
+    (Benjamini and Hochberg, 1995). "best" marks, for each variant, the setting with the highest AUC
+    and those not distinguishable from it. A setting without runs has a line without figures.
 
     Args:
         found: the results of each setting, from `stored`.
-        against: as `runs.Study` says.
+        study: what was planned.
     """
     groups = {setting: grouped(runs) for setting, runs in found.items()}
-    first, *_ = groups
-    names = list(dict.fromkeys(variant for group in groups.values() for variant in group))
-    # Where each setting has one variant of its own, all of them are compared.
-    panels = [[name] for name in names] if max(map(len, groups.values())) > 1 else [names]
-    lines = []
+    planned = {name: of.get("variants", study.variants) for name, of in study.settings.items()}
+    first, *_ = planned
+    names = list(dict.fromkeys(variant for variants in planned.values() for variant in variants))
+    panels = [names] if study.pooled else [[name] for name in names]
+    lines: list[dict[str, Any]] = []
     for panel in panels:
-        having = {
-            (setting, name): group[name]
-            for setting, group in groups.items()
-            for name in panel
-            if name in group
-        }
-        best = max(having, key=lambda line: mean(having[line], "auc"))
-        for (setting, variant), runs in having.items():
-            start = next(iter(having))
-            base = having[start] if start[0] == first != setting else None
-            if against == "control":
-                base = groups[setting].get(CONTROLS.get(variant, ""))
-            top = (setting, variant) == best or not distinguishable(having[best], runs)
-            lines.append(
-                {
-                    "variant": LABELS[variant],
-                    "setting": setting,
+        places = [(s, v) for s, variants in planned.items() for v in variants if v in panel]
+        having = {(s, v): groups[s][v] for s, v in places if v in groups.get(s, {})}
+        best = max(having, key=lambda place: mean(having[place], "auc"), default=None)
+        for setting, variant in places:
+            runs = having.get((setting, variant), [])
+            start = next(((s, v) for s, v in places if s == first != setting), None)
+            base, name = having.get(start) if start else None, first if start else ""
+            if study.against == "control":
+                control = CONTROLS.get(variant, "")
+                base, name = groups.get(setting, {}).get(control), LABELS.get(control, "")
+            line = {"variant": LABELS[variant], "setting": setting, "seeds": len(runs)}
+            line |= {"best": "", "against": "", "in favour": ""}
+            if runs:
+                assert best is not None
+                top = (setting, variant) == best or not distinguishable(having[best], runs)
+                line |= {
                     "pretraining rows": runs[0].get("pretraining_rows", 0),
                     "pretraining seconds": mean(runs, "pretraining_seconds"),
                     "seconds": mean(runs, "seconds"),
-                    "seeds": len(runs),
                     "AUC": mean(runs, "auc"),
                     "AUC s.d.": metrics.mean_sd([run["auc"] for run in runs])[1],
                     "Logloss": mean(runs, "logloss"),
                     "best": "●" if top else "",
+                    "against": name,
                     **difference(runs, base),
                 }
-            )
-    table = pd.DataFrame(lines)
+            lines.append(line)
+    table = pd.DataFrame(lines, columns=STUDY_COLUMNS)
     tested = table["p"].notna()
-    table["p (BH)"] = np.nan
     if tested.any():
         table.loc[tested, "p (BH)"] = false_discovery_control(table.loc[tested, "p"])
     return table
+
+
+STUDY_COLUMNS = [
+    *("variant", "setting", "pretraining rows", "pretraining seconds", "seconds", "seeds"),
+    *("AUC", "AUC s.d.", "Logloss", "best", "against"),
+    *("difference", "low", "high", "p", "in favour", "p (BH)"),
+]
 
 
 def mean(runs: list[dict[str, Any]], name: str) -> float:
@@ -381,21 +389,25 @@ def mean(runs: list[dict[str, Any]], name: str) -> float:
 
 
 def difference(runs: list[dict[str, Any]], base: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """The columns that compare runs with others of the same test rows; empty without others."""
-    rows = base and base[0]["test"]["rows"]
-    if not base or rows != runs[0]["test"]["rows"]:
+    """The columns that compare runs with others of the same seeds and test rows; empty without."""
+    seeds = {run["seed"] for run in runs} & {run["seed"] for run in base or []}
+    ours = {run["seed"]: run for run in runs if run["seed"] in seeds}
+    theirs = {run["seed"]: run for run in base or [] if run["seed"] in seeds}
+    rows = [run["test"]["rows"] for run in (*ours.values(), *theirs.values())]
+    if not seeds or any(of != rows[0] for of in rows):
         return {"difference": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "in favour": ""}
     paired = metrics.paired_bootstrap(
-        base[0]["test"]["labels"], predictions(runs), predictions(base)
+        next(iter(ours.values()))["test"]["labels"],
+        predictions([ours[seed] for seed in sorted(seeds)]),
+        predictions([theirs[seed] for seed in sorted(seeds)]),
     )
-    aucs = {run["seed"]: run["auc"] for run in base}
-    shared = [run["auc"] > aucs[run["seed"]] for run in runs if run["seed"] in aucs]
+    higher = sum(ours[seed]["auc"] > theirs[seed]["auc"] for seed in seeds)
     return {
         "difference": paired.difference,
         "low": paired.low,
         "high": paired.high,
         "p": paired.p_value,
-        "in favour": f"{sum(shared)} of {len(shared)}",
+        "in favour": f"{higher} of {len(seeds)}",
     }
 
 
@@ -479,7 +491,8 @@ def warnings(found: list[dict[str, Any]]) -> list[str]:
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """The table with numbers as people read them: 4 digits, shares in %, a dash for nothing."""
     percent = {"unknown in test", "positive", "cold users", "cold items", "most frequent",
-               "MTM accuracy", "MLM accuracy", "RelaImpr."}  # fmt: skip
+               "MTM accuracy", "MLM accuracy", "with other IDs", "recovered",
+               "RelaImpr."}  # fmt: skip
 
     def text(name: str, value: Any) -> str:
         if value is None or (isinstance(value, float) and np.isnan(value)):

@@ -360,7 +360,8 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
             state["step"] += 1
             record(state, {name: float(loss.detach()) for name, loss in found.items()}, len(rows))
-            looked = not last and state["step"] % math.ceil(len(plan) / config.evaluations) == 0
+            looks = [at * config.evaluations // len(plan) for at in (step, state["step"])]
+            looked = not last and looks[0] < looks[1]
             if last or looked or state["step"] % max(1, len(plan) // 50) == 0:
                 close_stretch(state)
                 bar.set_postfix(

@@ -51,8 +51,9 @@ class Figure:
             "unit": self.unit,
             "ours": self.ours,
             "peer": self.peer,
-            "reached": self.reached,
+            "reached": {True: "yes", False: "no", None: ""}[self.reached],
             "machine": runs.machine(),
+            "versions": ", ".join(f"{p} {runs.versions()[p]}" for p in ("torch", "transformers")),
         }
 
 

@@ -12,12 +12,12 @@ def verdict(text: str, **tables: pd.DataFrame) -> tuple[str, str]:
     return line["here"], line["figures"]
 
 
-def study(**intervals: tuple[float, float]) -> pd.DataFrame:
+def study(against: str = "ID-based model (raw)", **intervals: tuple[float, float]) -> pd.DataFrame:
     lines = [
         {"setting": name.replace("_", " "), "difference": (a + b) / 2, "low": a, "high": b}
         for name, (a, b) in intervals.items()
     ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).assign(AUC=0.7, against=against)
 
 
 def test_without_tables_nothing_is_tested() -> None:
@@ -40,6 +40,13 @@ def test_a_claim_holds_if_every_interval_lies_on_its_side(
     assert all(name in figures for name in intervals)
 
 
+def test_a_claim_is_not_tested_where_a_line_is_missing_or_has_another_base() -> None:
+    table = study(DCNv2=(0.1, 0.2), DeepFM=(0.1, 0.2))
+    assert verdict("ALT_ctr gains with", plm_sizes=table.assign(against="DCNv2"))[0] == "not tested"
+    table.loc[1, ["AUC", "difference", "low", "high"]] = float("nan")
+    assert verdict("ALT_ctr gains whatever", backbones=table)[0] == "not tested"
+
+
 def test_what_leaving_out_should_cost_lies_below_0() -> None:
     three = {f"without_{loss}": (-0.2, -0.1) for loss in ("MLM", "MTM", "ICL")}
     assert verdict("Each loss", losses=study(**three))[0] == "held"
@@ -53,6 +60,9 @@ def test_what_leaving_out_should_cost_lies_below_0() -> None:
 def test_the_best_model_is_alone_the_best() -> None:
     models = pd.DataFrame({"setting": ["DCNv2", "ALT_both"], "AUC": [0.7, 0.8], "best": ["", "●"]})
     assert verdict("ALT_both is the best", all_models=models)[0] == "held"
+    models.loc[2] = ["P5", float("nan"), ""]
+    here, figures = verdict("ALT_both is the best", all_models=models)
+    assert here == "held" and "without P5" in figures
     models["best"] = "●"
     assert verdict("ALT_both is the best", all_models=models)[0] == "not held"
 

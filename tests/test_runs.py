@@ -75,6 +75,19 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
         ({"plm": None}, r"'plm' is None"),
         (studies(variants=["alt_crt"]), r"The setting 'one' of a study finetunes 'alt_crt'"),
         (studies(seeds=[]), r"A study's seeds are empty"),
+        (studies(seeds=[1, 1]), r"a seed stands there twice"),
+        ({"studies": {"09_ablation": {}}}, r"notebook '09_ablation'; did you mean"),
+        (
+            {
+                "studies": {
+                    "08_backbones": {
+                        "main": {"settings": {"a": {}}, "seeds": [0], "variants": ["raw"]}
+                    }
+                }
+            },
+            r"The study 'main' has a name that is taken",
+        ),
+        ({"seeds": {"p5": [0]}}, r"seeds names the variant 'p5'"),
         (studies(settings={"x": {"data": {}}}), r"setting 'x' of a study changes the data"),
         (
             studies(settings={"x": {"pretraining": {"seed": 1}}}),
@@ -86,6 +99,15 @@ def test_a_fault_in_a_profile_is_one_clear_sentence(changes: dict[str, Any], mes
     with pytest.raises(ValueError, match=message) as error:
         load_profile(TINY, changes)
     assert "\n" not in str(error.value)
+
+
+def test_a_study_has_one_rule_of_early_stopping(tmp_path: Path) -> None:
+    settings = {"corrected": {}, "published": {"preset": "published"}}
+    entries = studies(settings=settings, variants=["alt_ctr"])["studies"]
+    start = Path(TINY).read_text().partition("studies:")[0]
+    (tmp_path / "mine.yaml").write_text(f"{start}studies: {json.dumps(entries)}")
+    with pytest.raises(ValueError, match="mixes early stopping on"):
+        runs.study_runs(str(tmp_path / "mine.yaml"), "09_ablations")
 
 
 @pytest.mark.parametrize(
@@ -207,8 +229,8 @@ def test_a_run_that_fails_is_named_and_does_not_stop_the_others(
     found, missing = tables.stored(planned["models"]["two"])
     assert [run["variant"] for run in found] == ["raw"]
     assert missing == ["plain_lang, seed 0 (OSError: no room is left)"]
-    monkeypatch.undo()
-    runs.finetune_all(planned)
+    monkeypatch.setattr(runs, "finetune", finetune)
+    runs.finetune(profile.run("plain_lang", 0))  # by other means than `finetune_all`
     assert len(tables.stored(planned["models"]["two"])[0]) == 2
 
 

@@ -122,14 +122,14 @@ def test_recovery_over_training_has_every_look(tiny_plm: str) -> None:
     runs.pretrain(watched.aligned())
     settings = {"three looks": [watched.run("alt_ctr", 0)], "one": [plain.run("alt_ctr", 0)]}
     data = runs.prepare(watched.data)
-    curves = tables.recovery_curves(data, settings)
+    curves = tables.recovery_curves(settings)
     assert set(curves["setting"]) == {"three looks"}
     whole = len(data.of("train"))
     for _, lines in curves.groupby("field"):
         assert len(lines) == 3 and lines["rows"].is_monotonic_increasing
         assert lines["rows"].iloc[-1] == whole
     assert curves["recovered"].between(0, 1).all() and (curves["loss"] > 0).all()
-    assert not len(tables.recovery_curves(data, {"raw": [watched.run("raw", 0)]}))
+    assert not len(tables.recovery_curves({"raw": [watched.run("raw", 0)]}))
 
 
 @pytest.fixture
@@ -142,10 +142,40 @@ def study() -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def planned(
+    found: dict[str, list[dict[str, Any]]], against: Any = "first setting", **variants: list[str]
+) -> runs.Study:
+    """A study with these settings, each of `alt_ctr` unless it has variants of its own."""
+    settings = {name: {"variants": variants.get(name, ["alt_ctr"])} for name in found}
+    return runs.Study(settings=settings, seeds=[0, 1], against=against)
+
+
+def test_a_setting_without_runs_has_a_line_and_is_no_base(
+    study: dict[str, list[dict[str, Any]]],
+) -> None:
+    study["two"] = []
+    table = tables.study_table(study, planned(study)).set_index("setting")
+    assert pd.isna(table.loc["two", "AUC"]) and table.loc["two", "seeds"] == 0
+    assert table["difference"].isna().all() and "●" in table["best"].tolist()
+    assert tables.study_table({}, planned(study))["AUC"].isna().all()
+
+
+def test_only_seeds_that_both_sides_have_are_compared(
+    study: dict[str, list[dict[str, Any]]],
+) -> None:
+    whole = tables.study_table(study, planned(study)).set_index("setting")
+    study["two"] = study["two"][:1]
+    table = tables.study_table(study, planned(study)).set_index("setting")
+    first = study["one"][0]["auc"] - study["two"][0]["auc"]
+    assert table.loc["one", "difference"] == pytest.approx(first)
+    assert whole.loc["one", "difference"] != pytest.approx(first)
+    assert table.loc["one", "in favour"] == "0 of 1"
+
+
 def test_a_study_is_compared_with_its_first_setting_in_pairs(
     study: dict[str, list[dict[str, Any]]],
 ) -> None:
-    table = tables.study_table(study).set_index("setting")
+    table = tables.study_table(study, planned(study)).set_index("setting")
     means = {name: np.mean([r["auc"] for r in runs]) for name, runs in study.items()}
     assert table.loc["one", "difference"] == pytest.approx(means["one"] - means["two"])
     assert table.loc["one", "low"] < table.loc["one", "difference"] < table.loc["one", "high"]
@@ -161,7 +191,7 @@ def test_a_study_is_compared_with_its_first_setting_in_pairs(
 
 def test_a_study_may_compare_with_controls(study: dict[str, list[dict[str, Any]]]) -> None:
     study["two"] += [result("raw", seed, 0.1) for seed in (0, 1)]
-    table = tables.study_table(study, "control")
+    table = tables.study_table(study, planned(study, "control", two=["alt_ctr", "raw"]))
     tested = table[table["difference"].notna()]
     assert tested[["variant", "setting"]].to_numpy().tolist() == [["ALT_ctr", "two"]]
     assert tested["difference"].iloc[0] > 0
@@ -170,12 +200,13 @@ def test_a_study_may_compare_with_controls(study: dict[str, list[dict[str, Any]]
 def test_runs_on_other_rows_are_not_compared(study: dict[str, list[dict[str, Any]]]) -> None:
     for run in study["one"]:
         run["test"]["rows"] = [1]
-    table = tables.study_table(study).set_index("setting")
+    table = tables.study_table(study, planned(study)).set_index("setting")
     assert pd.isna(table.loc["one", "difference"]) and pd.notna(table.loc["none", "difference"])
 
 
 def test_settings_with_a_variant_each_are_compared_with_each_other() -> None:
     found = {"DCNv2": [result("raw", 0, 0.1)], "CTR-BERT": [result("ctr_bert", 0, 1.0)]}
-    table = tables.study_table(found).set_index("setting")
+    each = planned(found, **{"DCNv2": ["raw"], "CTR-BERT": ["ctr_bert"]})
+    table = tables.study_table(found, each).set_index("setting")
     assert table.loc["CTR-BERT", "difference"] > 0 and pd.isna(table.loc["DCNv2", "difference"])
     assert table["best"].tolist() == ["", "●"]

@@ -18,6 +18,7 @@ from altlib.datasets.validation import (
     number,
     reference,
     split_lines,
+    text,
 )
 from altlib.fetch import Raw
 from altlib.schema import Field, LabelRule, Schema
@@ -95,7 +96,7 @@ def ranges(count: pd.Series) -> pd.Series:
 
 def years(values: pd.Series) -> pd.Series:
     """A year in words; what is missing stays so."""
-    whole = values.astype("Int64")
+    whole = values.round().astype("Int64")
     text = whole.abs().astype("str")
     return text.where(whole > 0, text + " BC").where(whole.notna())
 
@@ -129,6 +130,9 @@ def read(raw: Raw) -> Dataset:
             "goodreads_book_id": identifier(),
             "work_id": identifier(),
             "original_publication_year": decimal(nullable=True),
+            "title": text(),
+            "authors": text(),
+            "language_code": text(),
             "average_rating": decimal(0, 5),
             "ratings_count": number(0),
         },
@@ -143,7 +147,7 @@ def read(raw: Raw) -> Dataset:
         },
         key=["user_id", "book_id"],
     )
-    tags = check("tags.csv", table(raw, "tags.csv"), {"tag_id": number(0)})
+    tags = check("tags.csv", table(raw, "tags.csv"), {"tag_id": number(0), "tag_name": text()})
     shelves = check(
         "book_tags.csv",
         table(raw, "book_tags.csv"),

@@ -112,7 +112,7 @@ def books(raw: Raw, wanted: pd.Index) -> pd.DataFrame:
         )
     author = found["authors"].map(lambda names: names[0]["author_id"] if len(names) else None)
     names = looked_up(raw, "goodreads_book_authors.json", "author_id", "name")
-    media = looked_up(raw, "goodreads_book_works.json", "work_id", "media_type")
+    media = looked_up(raw, "goodreads_book_works.json", "work_id", "media_type", optional=True)
     return pd.DataFrame(
         {
             "book_id": found["book_id"],
@@ -133,11 +133,13 @@ def books(raw: Raw, wanted: pd.Index) -> pd.DataFrame:
     )
 
 
-def looked_up(raw: Raw, file: str, key: str, value: str) -> pd.Series:
-    """A field of another file by its key; nothing where there is no such file."""
+def looked_up(raw: Raw, file: str, key: str, value: str, optional: bool = False) -> pd.Series:
+    """A field of another file by its key; nothing where an optional one is not there."""
     try:
         found = pd.concat(list(parts(raw, file, **{key: TEXT, value: TEXT})))
     except FileNotFoundError:
+        if not optional:
+            raise
         return pd.Series(dtype="str")
     return found.drop_duplicates(key).set_index(key)[value]
 

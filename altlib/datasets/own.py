@@ -83,8 +83,8 @@ def raw(name: str) -> Raw:
 
 def table(path: Path) -> pd.DataFrame:
     """The columns of a CSV file as text, or those of a Parquet file."""
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
+    if path.suffix == ".parquet":  # a gap shall not make fractions of whole numbers
+        return pd.read_parquet(path).convert_dtypes()
     try:
         return pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""])
     except (UnicodeDecodeError, pd.errors.ParserError) as error:
@@ -114,6 +114,11 @@ def read(raw: Raw) -> Dataset:
                 f"'{frame[name].iloc[row]}', but it must be a number."
             )
         frame[name] = number
+    for side in ("user", "item"):
+        if side not in {column.side for column in described.fields.values()}:
+            raise ValueError(
+                f"{raw.path.name} has no field of the side '{side}'; each side needs one, its key."
+            )
     schema = Schema(
         raw.name,
         tuple(

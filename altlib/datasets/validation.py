@@ -235,6 +235,11 @@ def name() -> pa.Column:
     )
 
 
+def text() -> pa.Column:
+    """The rule for a column of words; it may be empty."""
+    return pa.Column(nullable=True, description="words, or empty")
+
+
 def reference(keys: pd.Series, file: str) -> pa.Column:
     """The rule for a column that points at a row of another file."""
     return pa.Column(

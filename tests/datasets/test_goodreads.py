@@ -104,6 +104,10 @@ def test_works_may_be_missing_and_books_not(tmp_path: Path) -> None:
     lines = files()
     del lines["goodreads_book_works"]
     assert set(read(folder(tmp_path / "raw", lines)).frame["media"]) == {UNKNOWN}
+    authors = lines.pop("goodreads_book_authors")
+    with pytest.raises(FileNotFoundError, match=r"no file 'goodreads_book_authors\.json'"):
+        read(folder(tmp_path / "nameless", lines))
+    lines["goodreads_book_authors"] = authors
     del lines["goodreads_books"]
     with pytest.raises(FileNotFoundError, match=r"no file 'goodreads_books\.json'"):
         read(folder(tmp_path / "bare", lines))

@@ -18,6 +18,11 @@ rating: stars
 label: {positive_from: 4, dropped: [3], scale: [1, 5]}
 timestamp: time
 """
+GAP = """\
+file: c.parquet
+fields: {user: {side: user}, product: {side: item}}
+rating: stars
+"""
 ROWS = (
     "user,home_town,product,code,stars,time,note\n7,Köln,Big  Tea,001,5,30,x\n8,,Tea,002,2,10,y\n"
 )
@@ -49,6 +54,9 @@ def test_parquet_gives_the_same(tmp_path: Path) -> None:
     pd.read_csv(tmp_path / "clicks.csv", dtype={"code": "str"}).to_parquet(tmp_path / "c.parquet")
     name = write(tmp_path, DESCRIPTION.replace("clicks.csv", "c.parquet"))
     assert datasets.load(name).frame.equals(plain)
+    gap = pd.DataFrame({"user": [7, None, 8], "product": ["Tea"] * 3, "stars": [1, 5, 5]})
+    gap.to_parquet(tmp_path / "c.parquet")
+    assert datasets.load(write(tmp_path, GAP)).frame["user"].tolist() == ["7", UNKNOWN, "8"]
 
 
 def test_a_click_needs_no_label_rule_and_no_time(tmp_path: Path) -> None:
@@ -79,6 +87,7 @@ def test_a_change_of_either_file_makes_another_key(tmp_path: Path) -> None:
         ("rating: stars", "", "mine.yaml: the entry 'rating' is missing"),
         ("clicks.csv", "gone.csv", r"There is no file .*gone\.csv, of which mine\.yaml speaks"),
         ("timestamp: time", "timestamp: note", "clicks.csv, row 1, column 'note': found 'x'"),
+        ("side: item", "side: user", "mine.yaml has no field of the side 'item'"),
         ("label:", "lable:", "there is no entry 'lable'; did you mean 'label'"),
     ],
 )
