@@ -5,7 +5,6 @@ the Python package index that carries the same files. One name means one set of 
 held against the SHA-256 pinned here, whatever source it comes from.
 """
 
-import difflib
 import hashlib
 import os
 import shutil
@@ -19,6 +18,8 @@ from typing import IO
 
 import huggingface_hub
 import pooch
+
+from altlib.faults import nearest
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def raw(name: str) -> Raw:
         FileNotFoundError: no source has the files.
     """
     if name not in DATA:
-        raise ValueError(f"There is no data set '{name}'. {_nearest(name, DATA)}")
+        raise ValueError(f"There is no data set '{name}'; {nearest(name, DATA)}")
     entry, source = DATA[name], "user folder"
     path = in_user_folder("ALTLIB_DATA", entry.user)
     if path is None:
@@ -233,11 +234,6 @@ def weights(name: str) -> Path:
         return mine
     local = Path(name).expanduser()
     return local if local.is_dir() else mine or _from_hub(name)
-
-
-def _nearest(name: str, known: dict[str, Entry]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean '{close[0]}'?" if close else f"Known names: {', '.join(sorted(known))}."
 
 
 def in_user_folder(variable: str, names: tuple[str, ...]) -> Path | None:
@@ -385,6 +381,6 @@ def _from_hub(name: str) -> Path:
     except Exception as error:  # the hub's client raises those of several libraries
         raise Unavailable(
             f"There is no PLM '{name}': no such folder, also not in ALTLIB_PLM, and the Hugging "
-            f"Face hub does not give it ({type(error).__name__}). {_nearest(name, PLMS)}"
+            f"Face hub does not give it ({type(error).__name__}); {nearest(name, PLMS)}"
         ) from error
     raise ValueError(f"The repository '{name}' of the hub holds no weights that PyTorch can read.")

@@ -371,7 +371,7 @@ def study_runs(profile: str, notebook: str) -> Planned:
     planned = {
         name: {
             setting: [
-                setting_of(profile, study, changes, seed).run(variant, seed)
+                setting_of(profile, study, setting, seed).run(variant, seed)
                 for variant in changes.get("variants", study.variants)
                 for seed in study.seeds
             ]
@@ -389,12 +389,19 @@ def study_runs(profile: str, notebook: str) -> Planned:
     return planned
 
 
-def setting_of(profile: str, study: Study, setting: Mapping[str, Any], seed: int) -> Profile:
-    """A profile with a study's setting and its seed of pretraining in place."""
-    entries = {name: value for name, value in setting.items() if name != "variants"}
+def setting_of(profile: str, study: Study, setting: str, seed: int) -> Profile:
+    """A profile with a setting of a study and a seed of its pretraining in place.
+
+    Raises:
+        ValueError: with these entries it is no profile.
+    """
+    entries = {name: value for name, value in study.settings[setting].items() if name != "variants"}
     chosen = seed if study.pretraining_seed is None else study.pretraining_seed
     seeded = {"pretraining": {"seed": chosen}}
-    return load_profile(profile, merged(merged(study.base, entries), seeded))
+    try:
+        return load_profile(profile, merged(merged(study.base, entries), seeded))
+    except ValueError as error:
+        raise ValueError(f"The setting '{setting}' of a study is wrong: {error}") from None
 
 
 def key(*parts: Any) -> str:
@@ -793,7 +800,9 @@ def checksum(*names: str) -> str:
 @cache
 def code_checksum() -> str:
     """SHA-256 of the modules whose code a result depends on."""
-    later = {f"{n}.py" for n in ("tables", "figures", "claims", "plan", "report", "execute")}
+    names = ("tables", "figures", "claims", "plan", "report", "execute")
+    names += ("explorer", "predictor", "serving")
+    later = {f"{name}.py" for name in names}
     package = Path(__file__).parent
     return checksum(*(path.name for path in package.iterdir() if path.name not in later))
 

@@ -196,14 +196,14 @@ def test_a_zip_in_parts_is_joined(world: World, monkeypatch: pytest.MonkeyPatch)
 def test_an_unknown_name_suggests_the_nearest(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match=r"no data set 'toi'\. Did you mean 'toy'"):
+    with pytest.raises(ValueError, match=r"no data set 'toi'; did you mean 'toy'"):
         fetch.raw("toi")
 
     def offline(name: str, **_: object) -> str:
         raise OSError("offline")
 
     monkeypatch.setattr(fetch.huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(fetch.Unavailable, match=r"no PLM 'tooy'.*Did you mean 'toy'"):
+    with pytest.raises(fetch.Unavailable, match=r"no PLM 'tooy'.*did you mean 'toy'"):
         fetch.weights("tooy")
 
 

@@ -110,6 +110,14 @@ def test_a_study_has_one_rule_of_early_stopping(tmp_path: Path) -> None:
         runs.study_runs(str(tmp_path / "mine.yaml"), "09_ablations")
 
 
+def test_a_fault_in_a_setting_names_it(tmp_path: Path) -> None:
+    entries = studies(settings={"wide": {"ctr": {"hiden": [4]}}}, variants=["raw"])["studies"]
+    start = Path(TINY).read_text().partition("studies:")[0]
+    (tmp_path / "mine.yaml").write_text(f"{start}studies: {json.dumps(entries)}")
+    with pytest.raises(ValueError, match=r"setting 'wide' of a study is wrong: .*'hidden'"):
+        runs.study_runs(str(tmp_path / "mine.yaml"), "09_ablations")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -28,6 +28,7 @@ from altlib.faults import entries, explain, nearest
 from altlib.fetch import Raw
 from altlib.schema import Field, LabelRule, Schema
 
+PROJECT = Path(__file__).resolve().parents[2]
 STRICT = ConfigDict(extra="forbid")
 
 
@@ -65,7 +66,10 @@ def is_own(name: str) -> bool:
 
 
 def raw(name: str) -> Raw:
-    """The YAML file and the one that it describes: a path, or a name in the folder `ALTLIB_DATA`.
+    """The YAML file and the one that it describes.
+
+    A relative path is looked for in the folder `ALTLIB_DATA`, here, and in the project's folder: a
+    notebook in JupyterLab runs elsewhere than the batch.
 
     Raises:
         FileNotFoundError: one of them is not there.
@@ -73,7 +77,11 @@ def raw(name: str) -> Raw:
     """
     path = fetch.in_user_folder("ALTLIB_DATA", (name,)) or Path(name).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path.absolute()}, nor is it in ALTLIB_DATA.")
+        path = PROJECT / path
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no file {name} in {Path.cwd()}, in {PROJECT}, or in ALTLIB_DATA."
+        )
     table = path.with_name(describe(path).file)
     if not table.is_file():
         raise FileNotFoundError(f"There is no file {table}, of which {path.name} speaks.")

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from altlib import datasets, runs
+from altlib.datasets import own
 from altlib.schema import UNKNOWN, LabelRule
 
 DESCRIPTION = """\
@@ -77,6 +78,18 @@ def test_a_change_of_either_file_makes_another_key(tmp_path: Path) -> None:
         runs.raw_checksums.cache_clear()
         keys.append(runs.data_key(config))
     assert len(set(keys)) == 3
+
+
+def test_a_relative_path_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"There is no file mine\.yaml in .*elsewhere"):
+        datasets.load("mine.yaml")
+    monkeypatch.setattr(own, "PROJECT", tmp_path)
+    assert len(datasets.load("mine.yaml").frame) == 2
 
 
 @pytest.mark.parametrize(
