@@ -800,9 +800,9 @@ def checksum(*names: str) -> str:
 @cache
 def code_checksum() -> str:
     """SHA-256 of the modules whose code a result depends on."""
-    names = ("tables", "figures", "claims", "plan", "report", "execute")
-    names += ("explorer", "predictor", "serving")
-    later = {f"{name}.py" for name in names}
+    shown = ("tables", "figures", "claims", "plan", "report", "execute")
+    served = ("explorer", "predictor", "serving")
+    later = {f"{name}.py" for name in (*shown, *served)}
     package = Path(__file__).parent
     return checksum(*(path.name for path in package.iterdir() if path.name not in later))
 
