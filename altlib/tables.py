@@ -1,6 +1,8 @@
 """Tables of data and results, read from artefacts and results.json only."""
 
 import json
+import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from altlib.runs import (
     prepare,
     pretraining_key,
     step_cost,
+    write_json,
 )
 from altlib.tabular import SPLITS, Prepared
 
@@ -238,6 +241,24 @@ def flat(profile: Profile, found: list[dict[str, Any]]) -> pd.DataFrame:
             for result in found
         ]
     )
+
+
+def keep(found: list[dict[str, Any]], folder: Path) -> None:
+    """Writes the results.json of each run to `folder`/results, for others to read.
+
+    Rows and labels of the test split are left out: they follow from the data, which may not be
+    passed on. Predictions, in the order of the test split, are kept of the runs that belong to no
+    study; those of studies would be many megabytes.
+    """
+    shutil.rmtree(folder / "results", ignore_errors=True)
+    (folder / "results").mkdir(parents=True)
+    for result in found:
+        place = [result[name] for name in ("study", "setting") if name in result]
+        words = "-".join((*place, result["variant"], str(result["seed"])))
+        name = re.sub(r"[^-.\w]+", "_", words)
+        predicted = [] if place else result["test"]["probabilities"]
+        kept = {"study": "", "setting": "", **result, "test": {"probabilities": predicted}}
+        write_json(folder / "results" / f"{name}.json", kept)
 
 
 def model_name(result: Mapping[str, Any]) -> str:

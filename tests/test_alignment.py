@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from altlib import ctr, plm
-from altlib.alignment import Alignment, AlignmentConfig
+from altlib.alignment import Alignment, AlignmentConfig, MeanPooling
 from altlib.datasets import Dataset
 from altlib.tabular import Prepared, prepare
 from altlib.text import TextBatch, TextConfig, TokenTable
@@ -183,6 +183,15 @@ def test_padding_gets_no_attention(case: Case) -> None:
         states[text.attention],
         atol=1e-5,
     )
+
+
+def test_mean_pooling_is_the_mean_of_the_words_without_padding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(2, 4, 3, generator=generator)
+    attention = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    context, weights = MeanPooling()(torch.zeros(2, 5), states, attention)
+    torch.testing.assert_close(context, torch.stack([states[0, :2].mean(0), states[1].mean(0)]))
+    assert weights.tolist() == [[0.5, 0.5, 0, 0], [0.25] * 4]
 
 
 def test_own_head_starts_from_the_plm_s_predictions(case: Case) -> None:

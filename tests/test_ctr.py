@@ -239,6 +239,16 @@ def test_afm_weighs_pairs_by_attention() -> None:
         torch.testing.assert_close(model(ids)[0][row], expected)
 
 
+@pytest.mark.parametrize("backbone", ["afm", "dcn", "xdeepfm", "widedeep"])
+def test_the_logit_is_the_first_order_and_the_representation_read_by_the_head(
+    backbone: str,
+) -> None:
+    model, ids = make_lively(backbone).double(), some_ids()
+    representation, logit = model(ids)
+    said = representation @ model.head.weight[0]  # type: ignore[union-attr, index]
+    torch.testing.assert_close(logit, model.first_order(ids) + said)
+
+
 def test_pnn_reads_inner_products_beside_embeddings() -> None:
     model, ids = make_lively("pnn").double(), some_ids(6)
     assert isinstance(model, PNN)
@@ -301,6 +311,16 @@ def test_a_logarithmic_neuron_is_a_product_of_powers() -> None:
         powers = embedded.abs() ** layer.orders.weight[n][:, None]
         expected = powers.prod(1) * layer.orders.bias[n].exp()
         torch.testing.assert_close(found[:, n], expected, rtol=1e-4, atol=0)
+
+
+def test_afn_reads_its_neurons_by_a_dnn() -> None:
+    model, ids = make_lively("afn").double().eval(), some_ids()
+    neurons = model.crosses(model.embedding(ids))  # type: ignore[operator]
+    expected = model.dnn(neurons.reshape(len(ids), -1))
+    representation, logit = model(ids)
+    torch.testing.assert_close(representation, expected)
+    head = model.head
+    torch.testing.assert_close(logit, expected @ head.weight[0] + head.bias)  # type: ignore[union-attr, index, operator]
 
 
 def test_finalmlp_gates_two_streams_and_fuses_them_head_by_head() -> None:

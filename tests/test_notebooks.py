@@ -1,8 +1,10 @@
 """The notebooks: committed clean, and each runs by itself on a tiny profile."""
 
+import json
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 from altlib import runs
@@ -48,9 +50,20 @@ def test_the_report_is_whole(home: Path) -> None:
         assert f'src="figures/{figure}.svg"' in page
         assert (home / "reports" / "tiny" / "figures" / f"{figure}.svg").exists()
         assert (home / "reports" / "tiny" / "figures" / f"{figure}.png").exists()
-    header = (home / "reports" / "tiny" / "results.csv").read_text().splitlines()[0]
+    studies = ("id_models", "backbones", "passes", "mask_ratio", "plm_sizes", "plm_sizes_cost")
+    for study in studies:
+        assert f'src="figures/{study}.svg"' in page
+        assert (home / "reports" / "tiny" / "tables" / f"{study}.csv").exists()
+    table = pd.read_csv(home / "reports" / "tiny" / "results.csv")
     wanted = "dataset profile model variant backbone plm seed auc logloss train_rows seconds"
-    assert set(wanted.split()) <= set(header.split(","))
+    assert set(wanted.split()) <= set(table)
+    kept = [json.loads(path.read_text()) for path in (home / "reports/tiny/results").iterdir()]
+    assert len(kept) == len(table)
+    rows = len(runs.prepare(runs.load_profile(str(home / "tiny.yaml")).data).of("test"))
+    for result in kept:
+        assert len(result["test"]["probabilities"]) == (0 if result["study"] else rows)
+    claims = (home / "reports" / "tiny" / "claims.html").read_text()
+    assert "not tested" in claims and "ALT_both is better than" in claims
 
 
 def test_a_report_without_alignment_says_what_is_missing_and_what_flatters(

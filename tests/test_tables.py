@@ -1,5 +1,6 @@
 """Tables: from results to means, paired differences and sentences."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,20 @@ def test_cold_rows_are_scored_apart() -> None:
     (line,) = tables.cold_table(data, [made]).to_dict("records")
     assert line[f"cold items ({cold.sum()} rows)"] == 0.5
     assert line[f"warm items ({(~cold).sum()} rows)"] == 1.0
+
+
+def test_runs_are_kept_without_what_may_not_be_passed_on(
+    found: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "of before.json").touch()
+    ablation = found[0] | {"study": "losses", "setting": "MLM + MTM"}
+    tables.keep([*found, ablation], tmp_path)
+    kept = {path.name: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
+    assert len(kept) == len(found) + 1
+    assert kept["raw-0.json"]["test"] == {"probabilities": found[0]["test"]["probabilities"]}
+    assert kept["losses-MLM_MTM-raw-0.json"]["test"] == {"probabilities": []}
+    assert found[0]["test"]["labels"]
 
 
 def test_recovery_stands_beside_the_most_frequent(synthetic: Dataset) -> None:

@@ -100,6 +100,25 @@ def test_ratings_as_text_and_a_zip_give_the_same(tmp_path: Path) -> None:
     assert read(tmp_path / "goodreads.zip").frame.equals(plain)
 
 
+def test_files_of_many_blocks_give_the_same_and_lines_are_counted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = files()
+    lines["goodreads_interactions_dedup"] += [
+        interaction(f"user {n}", "20", 1 + n % 5) for n in range(200)
+    ]
+    path = folder(tmp_path / "raw", lines)
+    whole = read(path).frame
+    small = goodreads.json.ReadOptions(block_size=2000)
+    monkeypatch.setattr(goodreads.json, "ReadOptions", lambda **_: small)
+    raw = Raw("goodreads", path, "user folder", {}, True, "terms")
+    assert len(list(goodreads.parts(raw, goodreads.INTERACTIONS, user_id=goodreads.TEXT))) > 5
+    assert read(path).frame.equals(whole)
+    lines["goodreads_interactions_dedup"].append(interaction("last", "10", 6))
+    with pytest.raises(ValueError, match="line 205, column 'rating': found '6'"):
+        read(folder(path, lines))
+
+
 def test_works_may_be_missing_and_books_not(tmp_path: Path) -> None:
     lines = files()
     del lines["goodreads_book_works"]
