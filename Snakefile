@@ -23,8 +23,21 @@ MODELS = sorted(str(path) for path in Path("altlib/ctr").glob("*.py"))
 ALIGN = [*TEXT, *MODELS, "altlib/losses.py", "altlib/alignment.py", "altlib/training.py"]
 TUNE = [*TEXT, *MODELS, "altlib/finetune.py", "altlib/metrics.py", "altlib/training.py"]
 
-# Notebooks 07 to 11 run where the profile has studies for them.
-STUDIES = list(yaml.safe_load(Path(f"config/{PROFILE}.yaml").read_text()).get("studies") or {})
+# Notebooks 07 to 11 run where the profile has studies for them, 12 and 13 where it aligns.
+CONTENT = yaml.safe_load(Path(f"config/{PROFILE}.yaml").read_text())
+STUDIES = list(CONTENT.get("studies") or {})
+SHOWN = {
+    "12_alignment": (
+        ["06_finetune_both"],
+        [*ALIGN, *SHOW, CLAIMS, *(f"altlib/explorer.{kind}" for kind in ("py", "js", "html"))],
+    ),
+    "13_serving": (
+        ["06_finetune_both"],
+        [*TUNE, *SHOW, CLAIMS, "altlib/serving.py", "altlib/predictor.py"],
+    ),
+}
+if not {"raw", "alt_ctr", "alt_lang", "alt_both"} <= set(CONTENT["seeds"]):
+    SHOWN = {}
 
 # notebook: (notebooks before it, modules)
 NOTEBOOKS = {
@@ -35,8 +48,9 @@ NOTEBOOKS = {
     "05_finetune_lang": (["03_pretraining"], [*TUNE, *SHOW]),
     "06_finetune_both": (["03_pretraining"], [*TUNE, *SHOW]),
     **{name: (["06_finetune_both"], [*ALIGN, *TUNE, *SHOW, CLAIMS]) for name in STUDIES},
+    **SHOWN,
     "14_report": (
-        ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both", *STUDIES],
+        ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both", *STUDIES, *SHOWN],
         ["altlib/metrics.py", CLAIMS, "altlib/report.py", "altlib/report.html", *SHOW],
     ),
 }
@@ -66,3 +80,4 @@ for position, (name, (before, modules)) in enumerate(NOTEBOOKS.items()):
         priority: len(NOTEBOOKS) - position
         shell:
             f'"{sys.executable}" -m altlib.execute {{input.notebook}} --out {{log}} -p profile {PROFILE}'
+            + (" -p live False" if name == "12_alignment" else "")

@@ -109,9 +109,31 @@ def degeneration(tables: Tables) -> Finding:
     return bool(kinds[0].min() > kinds[1].max()), f"after {rows} rows, with other IDs: {figures}"
 
 
-def untested(tables: Tables) -> Finding:
-    """Nothing tests this claim yet."""
-    return None
+def own_words(tables: Tables) -> Finding:
+    """Whether fields attend to their own words more than before pretraining and than an even
+    spread would."""
+    table = tables.get("own_words", pd.DataFrame())
+    if not len(table):
+        return None
+    own = table[table["sentences"] == "own"].set_index("checkpoint")
+    if not {"before pretraining", "after pretraining"} <= set(own.index):
+        return None
+    before, after = own.loc["before pretraining"], own.loc["after pretraining"]
+    figures = [
+        f"{name} {line['own words']:.3f} [{line['low']:.3f}, {line['high']:.3f}]"
+        for name, line in (("after", after), ("before", before))
+    ]
+    figures.append(f"uniform {after['uniform']:.3f}")
+    return bool(after["low"] > max(before["high"], after["uniform"])), "; ".join(figures)
+
+
+def same_cost(tables: Tables) -> Finding:
+    """Whether a call of ALT_ctr takes within 5 % of one of the raw model."""
+    table = tables.get("same_cost", pd.DataFrame())
+    if not len(table):
+        return None
+    ratio = float(table["ALT_ctr / raw"].iloc[0])
+    return ratio <= 1.05, f"time of a call of ALT_ctr over one of raw: {ratio:.3f}"
 
 
 @dataclass(frozen=True)
@@ -145,8 +167,8 @@ CLAIMS = (
     Claim("Cross-attention over the words is better than their mean.",
           differences("parts", "setting", "mean of the words", sign=-1)),
     Claim("With token-level masks words come back early and without the IDs.", degeneration),
-    Claim("A masked field attends to its own words.", untested),
-    Claim("ALT_ctr costs no more to serve than the raw ID-based model.", untested),
+    Claim("A masked field attends to its own words.", own_words),
+    Claim("ALT_ctr costs no more to serve than the raw ID-based model.", same_cost),
 )  # fmt: skip
 
 

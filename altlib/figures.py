@@ -1,7 +1,9 @@
 """Figures of the notebooks and the report; each takes data and returns a matplotlib figure."""
 
 import base64
+from collections.abc import Mapping
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from altlib.tabular import Prepared
@@ -265,6 +269,92 @@ def plm_scaling(table: pd.DataFrame) -> Figure:
         axis.margins(x=0.3)
     axes[0].set(ylabel="test AUC")
     axes[0].legend(frameon=False)
+    return figure
+
+
+def alignment_map(panel: Mapping[str, Any]) -> Figure:
+    """Attention of each masked field (row) on the words of a sentence, grouped by their fields.
+
+    Args:
+        panel: from `explorer.panel`.
+    """
+    values = np.array(panel["values"])
+    words = [column["text"] for column in panel["columns"]]
+    groups = [column["group"] for column in panel["columns"]]
+    figure, axis = plt.subplots(figsize=(0.26 * len(words) + 2.6, 0.34 * len(values) + 1.7))
+    image = axis.imshow(values, cmap="cividis", vmin=0, aspect="auto")
+    axis.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
+    axis.set_yticks(range(len(values)), panel["rows"])
+    for place, (before, after) in enumerate(pairwise(groups)):
+        if before != after:
+            axis.axvline(place + 0.5, color="white", linewidth=1.2)
+    for row, name in enumerate(panel["rows"]):
+        own = [place for place, group in enumerate(groups) if group == name]
+        if own:
+            axis.add_patch(Rectangle((own[0] - 0.5, row - 0.5), len(own), 1, fill=False,
+                                     edgecolor="#e69f00", linewidth=1.6))  # fmt: skip
+    axis.set(ylabel="masked field", title=panel["title"])
+    axis.spines[:].set_visible(False)
+    figure.colorbar(image, label="attention", pad=0.01)
+    return figure
+
+
+def field_attention(mean: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Mean attention of masked fields on the words of fields, and that on their own words.
+
+    Args:
+        mean, table: from `explorer.own_words`.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=[1.3, 1])
+    sns.heatmap(mean, cmap="cividis", vmin=0, annot=100 * mean, fmt=".0f", ax=left, square=True,
+                annot_kws={"fontsize": 8}, cbar_kws={"label": "mean attention"})  # fmt: skip
+    left.set(xlabel="words of", ylabel="masked field", title="Mean attention in %")
+    place = np.arange(len(table))[::-1]
+    aside = table["sentences"].map({"own": "", "of other rows": ",\nsentences of other rows"})
+    spread = [table["own words"] - table["low"], table["high"] - table["own words"]]
+    right.errorbar(table["own words"], place, xerr=spread, fmt="o", capsize=3,
+                   color=COLOURS["aligned"])  # fmt: skip
+    right.axvline(table["uniform"].iloc[0], color="black", linewidth=0.8, linestyle=":")
+    right.set_yticks(place, table["checkpoint"] + aside)
+    right.set_ylim(-0.6, len(table) - 0.4)
+    right.set_xlim(left=0)
+    right.set(xlabel="attention on a field's own words (dotted: uniform)", title="Own words")
+    return figure
+
+
+def serving(table: pd.DataFrame, aucs: Mapping[str, float]) -> Figure:
+    """Test AUC against p99 latency of 100 candidates, and rows a second against the batch.
+
+    Args:
+        table: from `serving.measure`.
+        aucs: test AUC of each variant.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    one = table[table["threads"] == table["threads"].min()]
+    engines = {"PyTorch": "s", "ONNX": "o", "ONNX int8": "^"}
+    colours = dict(zip(aucs, sns.color_palette("colorblind", len(aucs)), strict=True))
+    for variant, auc in aucs.items():
+        lines = one[one["variant"] == variant]
+        for engine, marker in engines.items():
+            of = lines[lines["engine"] == engine]
+            at = of[of["batch"] == 100]
+            if engine != "ONNX int8":  # whose AUC was not measured
+                left.plot(at["p99_ms"], [auc] * len(at), marker, color=colours[variant],
+                          fillstyle="full" if engine == "ONNX" else "none")  # fmt: skip
+            right.plot(of["batch"], of["rows_per_s"], marker=marker, color=colours[variant],
+                       linestyle={"ONNX": "-"}.get(engine, ":"), markersize=4)  # fmt: skip
+    left.axvline(10, color="black", linewidth=0.8, linestyle=":")
+    left.set(xscale="log", xlabel="p99 of 100 candidates in ms, one thread (dotted: 10 ms)",
+             ylabel="test AUC", title="What AUC costs")  # fmt: skip
+    left.margins(x=0.25, y=0.15)
+    right.set(xscale="log", yscale="log", xlabel="rows of a batch", ylabel="rows a second",
+              title="Throughput, one thread")  # fmt: skip
+    handles = [Line2D([], [], color=colour, marker="o", label=variant, linestyle="")
+               for variant, colour in colours.items()]  # fmt: skip
+    handles += [Line2D([], [], color="black", marker=marker, label=engine, linestyle="",
+                       fillstyle="none" if engine == "PyTorch" else "full")
+                for engine, marker in engines.items()]  # fmt: skip
+    figure.legend(handles=handles, loc="outside right center", frameon=False)
     return figure
 
 

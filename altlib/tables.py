@@ -513,7 +513,9 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """The table with numbers as people read them: 4 digits, shares in %, a dash for nothing."""
     percent = {"unknown in test", "positive", "cold users", "cold items", "most frequent",
                "MTM accuracy", "MLM accuracy", "with other IDs", "recovered",
-               "RelaImpr."}  # fmt: skip
+               "RelaImpr.", "own words", "uniform"}  # fmt: skip
+    if "own words" in frame:
+        percent |= {"low", "high"}
 
     def text(name: str, value: Any) -> str:
         if value is None or (isinstance(value, float) and np.isnan(value)):
@@ -524,7 +526,7 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             return f"{value:+.4f}"
         if name.startswith("p (") or name == "p":
             return "< 0.001" if value < 0.001 else f"{value:.3f}"
-        if name.endswith("seconds"):
+        if name.endswith("seconds") and name != "start-up seconds":
             return f"{value:,.0f}"
         if isinstance(value, (int, np.integer)):
             return f"{value:,}"
@@ -533,6 +535,12 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {name: [text(str(name), value) for value in frame[name].tolist()] for name in frame}
     )
+
+
+def read(folder: Path, name: str) -> pd.DataFrame:
+    """The table that `write` wrote; an empty one if there is none."""
+    path = folder / "tables" / f"{name}.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame()
 
 
 def write(frame: pd.DataFrame, folder: Path, name: str) -> None:

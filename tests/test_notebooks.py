@@ -38,7 +38,8 @@ def home(tiny_plm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_on_a_tiny_profile(path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALTLIB_HOME", str(home))
     out = home / path.name
-    execute(path, out, {"profile": str(home / "tiny.yaml")}, timeout=300)
+    more = {"12_alignment": {"live": False}, "13_serving": {"seconds": 0.01}}.get(path.stem, {})
+    execute(path, out, {"profile": str(home / "tiny.yaml"), **more}, timeout=300)
     assert out.exists()
     assert (home / "artifacts" / "stamps" / "tiny" / f"{path.stem}.json").exists()
 
@@ -51,6 +52,7 @@ def test_the_report_is_whole(home: Path) -> None:
         assert (home / "reports" / "tiny" / "figures" / f"{figure}.svg").exists()
         assert (home / "reports" / "tiny" / "figures" / f"{figure}.png").exists()
     studies = ("id_models", "backbones", "passes", "mask_ratio", "plm_sizes", "plm_sizes_cost")
+    studies += ("own_words", "serving")
     for study in studies:
         assert f'src="figures/{study}.svg"' in page
         assert (home / "reports" / "tiny" / "tables" / f"{study}.csv").exists()

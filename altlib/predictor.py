@@ -1,0 +1,233 @@
+"""Click probabilities from an exported folder: raw field values in, no torch.
+
+`altlib.serving` writes such a folder. It holds model.onnx, export.json and, if the model reads
+sentences, tokenizer.json. Nothing here imports PyTorch, so a server starts in a second.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+from altlib.schema import UNKNOWN
+
+Row = Mapping[str, Any]
+
+
+class Predictor:
+    """An exported model, ready to score rows.
+
+    Args:
+        folder: from `serving.export`.
+        threads: of ONNX Runtime, for one row or batch.
+        model: the file of the folder that is run; "model-int8.onnx" where there is one.
+
+    Attributes:
+        export: the content of export.json.
+        fields: names of the fields that a row must have.
+
+    Raises:
+        FileNotFoundError: the folder is not an export, or lacks a file.
+        ValueError: a file was altered since the export.
+    """
+
+    def __init__(self, folder: str | Path, threads: int = 1, model: str = "model.onnx") -> None:
+        folder = Path(folder)
+        description = folder / "export.json"
+        if not description.is_file():
+            raise FileNotFoundError(
+                f"{folder} is not an export: it has no export.json. Make one by "
+                "'python -m altlib.serving export RUN OUT'."
+            )
+        self.export: dict[str, Any] = checked(description)
+        if model not in self.export["sha256"]:
+            raise FileNotFoundError(
+                f"{folder} holds no '{model}'; it has {', '.join(self.export['sha256'])}."
+            )
+        for name, expected in self.export["sha256"].items():
+            file = folder / name
+            if not file.is_file():
+                raise FileNotFoundError(f"The export {folder} lacks its file {name}.")
+            if hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+                raise ValueError(f"{file} was altered since the export; export the run again.")
+        self.fields: list[str] = self.export["fields"]
+        starts = np.cumsum([0] + [2 + len(values) for values in self.export["values"]])
+        # Of each field the mask id comes first, then the unknown id, then the values.
+        self._unknown = [int(start) + 1 for start in starts[:-1]]
+        self._features = [
+            {value: int(start) + 2 + index for index, value in enumerate(values)}
+            for start, values in zip(starts[:-1], self.export["values"], strict=True)
+        ]
+        self._end = int(starts[-1])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            folder / model, options, providers=["CPUExecutionProvider"]
+        )
+        inputs = {given.name for given in self._session.get_inputs()}
+        self._reads_ids, self._reads_text = "ids" in inputs, "tokens" in inputs
+        if self._reads_text:
+            self._sentences = Sentences(folder / "tokenizer.json", self.export["text"])
+
+    def predict(self, rows: Iterable[Row] | Any) -> np.ndarray:
+        """Click probabilities [B] of rows of raw field values.
+
+        Args:
+            rows: mappings with a value for each of `fields`, or a data frame with these columns.
+                Words and whole numbers are values; None is one that is not known. Other entries of
+                a row are not read.
+
+        Raises:
+            ValueError: there is no row, a row lacks a field, or a value is of another type.
+        """
+        values = self.words(rows)
+        text = self._sentences.assemble(values) if self._reads_text else None
+        return self.score(self.ids(values), text)
+
+    def words(self, rows: Iterable[Row] | Any) -> list[list[str]]:
+        """The values of rows as words, in the order of `fields`, checked."""
+        if hasattr(rows, "to_dict"):
+            missing = [name for name in self.fields if name not in rows]
+            if missing:
+                raise ValueError(f"The frame has no column {missing}; it needs {self.fields}.")
+            rows = rows[self.fields].astype(object).to_dict("records")
+        elif isinstance(rows, (str, Mapping)):
+            raise ValueError("Rows are a list of mappings; a single row is a list of one.")
+        found = []
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise ValueError(f"Row {number} is a {type(row).__name__}, not a mapping.")
+            if missing := [name for name in self.fields if name not in row]:
+                raise ValueError(
+                    f"Row {number} has no field {missing}; a row needs each of {self.fields}."
+                )
+            found.append([word(row[name], name, number) for name in self.fields])
+        if not found:
+            raise ValueError("There is no row to predict.")
+        return found
+
+    def ids(self, values: Sequence[Sequence[str]]) -> np.ndarray:
+        """Feature ids [B, F] of words; one that training did not know gets the unknown id."""
+        fields = list(zip(self._features, self._unknown, strict=True))
+        return np.array(
+            [
+                [features.get(v, unknown) for v, (features, unknown) in zip(row, fields, strict=True)]
+                for row in values
+            ],
+            dtype=np.int64,
+        )
+
+    def score(
+        self,
+        ids: np.ndarray | None = None,
+        text: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Click probabilities [B] of what the model reads: feature ids, sentences, or both.
+
+        Args:
+            ids: int64 [B, F], as from `ids`.
+            text: tokens and attention [B, L], int64, as from `Sentences.assemble`.
+
+        Raises:
+            ValueError: the ids are not of this shape or range, or sentences are missing.
+        """
+        given: dict[str, np.ndarray] = {}
+        if self._reads_ids:
+            if ids is None:
+                raise ValueError("This model reads ids, and none were given.")
+            if ids.dtype != np.int64 or ids.ndim != 2 or ids.shape[1] != len(self.fields):
+                raise ValueError(
+                    f"ids are {ids.dtype} {list(ids.shape)}; int64 [B, {len(self.fields)}] is read."
+                )
+            if not len(ids) or ids.min() < 0 or ids.max() >= self._end:
+                raise ValueError(f"ids must be at least one row of numbers from 0 to {self._end - 1}.")
+            given["ids"] = ids
+        if self._reads_text:
+            if text is None:
+                raise ValueError("This model reads sentences, and none were given.")
+            given["tokens"], given["attention"] = text
+        return self._session.run(["probability"], given)[0]
+
+    @property
+    def sentences(self) -> "Sentences | None":
+        """What makes sentences of words, where the model reads them."""
+        return self._sentences if self._reads_text else None
+
+
+def checked(description: Path) -> dict[str, Any]:
+    """export.json, which carries the checksum of its own content."""
+    try:
+        content = json.loads(description.read_text(encoding="utf-8"))
+        expected = content.pop("content sha256")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{description} is not that of an export: {error}.") from None
+    if content_checksum(content) != expected:
+        raise ValueError(f"{description} was altered since the export; export the run again.")
+    return content
+
+
+def content_checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what export.json says."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def word(value: Any, field: str, number: int) -> str:
+    """A raw value as the word that stands for it; what is not known is the word for that."""
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return UNKNOWN
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(
+        f"Row {number}, field '{field}': found {value!r} ({type(value).__name__}); a value is a "
+        "word, a whole number, or None."
+    )
+
+
+class Sentences:
+    """Sentences of rows, piece by piece as in training; pieces seen before are not cut again.
+
+    Args:
+        file: tokenizer.json.
+        text: the entry "text" of export.json.
+    """
+
+    def __init__(self, file: Path, text: Mapping[str, Any]) -> None:
+        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.around: list[tuple[str, str] | None] = text["around"]
+        self.before, self.after, self.pad = text["before"], text["after"], text["pad"]
+        self.room = text["max_length"] - len(self.before) - len(self.after)
+        told = [f for f, around in enumerate(self.around) if around is not None]
+
+        @lru_cache(maxsize=100_000)
+        def cut(field: int, value: str) -> list[int]:
+            head, tail = self.around[field] or ("", "")
+            gap = "" if field == told[0] else " "
+            piece = f"{gap}{head}{' '.join(value.split())}{tail}"
+            return tokenizer.encode(piece, add_special_tokens=False).ids
+
+        self.told, self.cut = told, cut
+
+    def assemble(self, values: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and attention [B, L], int64, of words in the order of the fields."""
+        rows = []
+        for row in values:
+            body = [token for field in self.told for token in self.cut(field, row[field])]
+            rows.append([*self.before, *body[: self.room], *self.after])
+        length = max(map(len, rows))
+        tokens = np.full((len(rows), length), self.pad, dtype=np.int64)
+        attention = np.zeros((len(rows), length), dtype=np.int64)
+        for index, row in enumerate(rows):
+            tokens[index, : len(row)] = row
+            attention[index, : len(row)] = 1
+        return tokens, attention

@@ -1,0 +1,462 @@
+"""`python -m altlib.serving`: finetuned models as ONNX, and what a prediction costs.
+
+    python -m altlib.serving export RUN OUT        # RUN: PROFILE/VARIANT/SEED, or a run's folder
+    python -m altlib.serving predict OUT rows.csv
+
+The paper (arXiv 2310.19453) leaves open how `ALT_ctr` does under strict latency: it is the graph of
+the raw ID-based model, and is measured as such.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from pydantic import TypeAdapter
+from safetensors.torch import load_model
+from torch import Tensor, nn
+
+from altlib import fetch, plm, runs
+from altlib.finetune import prediction
+from altlib.predictor import Predictor, content_checksum
+from altlib.runs import VARIANTS, Finetuning
+from altlib.tabular import Prepared
+from altlib.text import TextBatch, specials, told_fields
+
+KINDS = ("ctr", "lang", "both")
+TOLERANCE = 1e-5  # largest difference between ONNX and PyTorch in a probability
+
+
+def find(run: str) -> Path:
+    """The folder of a finetuned run.
+
+    Args:
+        run: "PROFILE/VARIANT/SEED" as "quick/alt_ctr/0", or the folder itself.
+
+    Raises:
+        FileNotFoundError: there is no such run yet.
+        ValueError: no such profile or variant.
+    """
+    if (Path(run) / "results.json").is_file():
+        return Path(run)
+    profile, *rest = run.rsplit("/", 2)
+    if len(rest) < 2 or not rest[1].isdecimal():
+        raise FileNotFoundError(
+            f"'{run}' is neither the folder of a run nor of the form PROFILE/VARIANT/SEED, as "
+            "quick/alt_ctr/0."
+        )
+    config = runs.load_profile(profile).run(rest[0], int(rest[1]))
+    folder = folder_of(config)
+    if not (folder / "results.json").is_file():
+        raise FileNotFoundError(f"The run '{run}' is not there yet; ./run_all.sh {profile} makes it.")
+    return folder
+
+
+def folder_of(config: Finetuning) -> Path:
+    """Where a finetuned run lies, if it is there."""
+    return runs.home() / "artifacts" / "finetuning" / runs.finetuning_key(config)
+
+
+def restore(folder: Path) -> tuple[nn.Module, Finetuning]:
+    """A finetuned model in evaluation mode, and its configuration."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    config = TypeAdapter(Finetuning).validate_python(results["config"])
+    # The aligned weights it began from are not needed for those it ended with.
+    model = runs.build_finetuning(replace(config, pretraining=None))
+    load_model(model, str(folder / "model.safetensors"))
+    return model.eval(), config
+
+
+class Graph(nn.Module):
+    """A finetuned model as a function of arrays: some of ids, tokens, attention -> [B]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        ids: Tensor | None = None,
+        tokens: Tensor | None = None,
+        attention: Tensor | None = None,
+    ) -> Tensor:
+        """Click probabilities [B] of ids [B, F], tokens and attention [B, L], all int64."""
+        text = None
+        if tokens is not None and attention is not None:
+            seen = attention.bool()
+            text = TextBatch(tokens, seen, tokens, seen)  # fields of tokens are not read
+        return prediction(self.model(ids, text))
+
+
+def export(run: str | Path, out: str | Path, int8: bool = False) -> Path:
+    """Writes a run as a folder that `predictor.Predictor` reads, and holds it against PyTorch.
+
+    Args:
+        run: as `find` takes it.
+        out: the folder to make; it must not be there.
+        int8: write model-int8.onnx beside it, with the weights of matrix products as 8-bit numbers.
+
+    Raises:
+        FileExistsError: `out` is there.
+        ValueError: the run's variant cannot be exported, or ONNX gives other probabilities.
+    """
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out} is there already; choose another folder or remove it.")
+    folder = find(str(run))
+    model, config = restore(folder)
+    kind = VARIANTS[config.variant][0]
+    if kind not in KINDS:
+        raise ValueError(
+            f"'{config.variant}' cannot be exported; raw, ALT_ctr, ALT_lang, ALT_both and their "
+            "controls can."
+        )
+    data = runs.prepare(config.data)
+    temporary = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write(temporary, model, config, data, folder, int8)
+        compare(temporary, model, config, data)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+    temporary.rename(out)
+    return out
+
+
+def write(
+    out: Path, model: nn.Module, config: Finetuning, data: Prepared, folder: Path, int8: bool
+) -> None:
+    """Fills the folder of an export."""
+    given = inputs(config, data, data.rows[data.of("test")[:2]])
+    batch = torch.export.Dim("batch", max=1 << 20)
+    shapes: dict[str, Any] = {name: {0: batch} for name in given}
+    if config.text is not None:
+        length = torch.export.Dim("length", max=config.text.max_length)
+        shapes |= {name: {0: batch, 1: length} for name in ("tokens", "attention")}
+    with quiet():
+        torch.onnx.export(
+            Graph(model),
+            kwargs=given,
+            f=out / "model.onnx",
+            input_names=list(given),
+            output_names=["probability"],
+            dynamic_shapes={name: shapes.get(name) for name in given},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    files = ["model.onnx"]
+    if int8:
+        with quiet():
+            quantize_dynamic(
+                out / "model.onnx", out / "model-int8.onnx", weight_type=QuantType.QInt8
+            )
+        files.append("model-int8.onnx")
+    text = None
+    if config.text is not None and config.plm is not None:
+        tokenizer = plm.tokenizer(config.plm.name)
+        tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
+        files.append("tokenizer.json")
+        before, after = specials(tokenizer)
+        told = told_fields(data.schema, config.text)
+        text = {
+            "around": [
+                config.text.around(field.words) if f in told else None
+                for f, field in enumerate(data.schema.fields)
+            ],
+            "before": before,
+            "after": after,
+            "pad": int(tokenizer.pad_token_id),
+            "max_length": config.text.max_length,
+        }
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    content = {
+        "variant": config.variant,
+        "run": folder.name,
+        "dataset": config.data.dataset,
+        "backbone": results["backbone"],
+        "plm": results["plm"] if config.plm else None,
+        "test auc": results["auc"],
+        "fields": data.vocabulary.fields,
+        "values": data.vocabulary.values,
+        "text": text,
+        "sha256": {name: fetch.sha256(out / name) for name in files},
+        "provenance": runs.provenance(),
+    }
+    content = json.loads(json.dumps(content))
+    content["content sha256"] = content_checksum(content)
+    runs.write_json(out / "export.json", content)
+
+
+def compare(out: Path, model: nn.Module, config: Finetuning, data: Prepared) -> None:
+    """Raises a ValueError if the export gives other probabilities than PyTorch, by raw values."""
+    rows = data.rows[np.random.default_rng(0).choice(data.of("test"), 64)]
+    expected = eager(model, inputs(config, data, rows))()
+    found = Predictor(out).predict(raw_values(data, rows))
+    worst = float(np.abs(found - expected).max())
+    if worst > TOLERANCE:
+        raise ValueError(
+            f"The ONNX model of '{config.variant}' differs from PyTorch by {worst:.1e} in a "
+            f"probability; {TOLERANCE:.0e} is allowed."
+        )
+
+
+def inputs(config: Finetuning, data: Prepared, rows: np.ndarray) -> dict[str, Tensor]:
+    """What the graph of a variant reads of rows, all int64: ids [B, F], tokens and attention [B, L].
+
+    Args:
+        config: of the run.
+        data: its prepared data.
+        rows: value indices [B, F].
+    """
+    given = {}
+    if config.ctr is not None:
+        given["ids"] = torch.from_numpy(data.feature_of_value[rows]).long()
+    if config.text is not None and config.plm is not None:
+        text = runs.sentences(config.data, config.text, config.plm).assemble(rows)
+        given |= {"tokens": text.tokens, "attention": text.attention.long()}
+    return given
+
+
+def raw_values(data: Prepared, rows: np.ndarray) -> list[dict[str, str]]:
+    """Rows as a server gets them, words by field, from value indices [B, F]."""
+    words = [value for values in data.values for value in values]
+    return [
+        dict(zip(data.vocabulary.fields, (words[index] for index in row), strict=True))
+        for row in rows
+    ]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the exporter's remarks; what matters is checked by `compare`."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+# --- what a prediction costs -------------------------------------------------------------------
+
+Call = Callable[[], np.ndarray]
+START = """
+import json, resource, sys, time
+begun = time.perf_counter()
+from altlib.predictor import Predictor
+predictor = Predictor(sys.argv[1], model=sys.argv[2])
+predictor.predict(json.loads(sys.argv[3]))
+seconds = time.perf_counter() - begun
+unit = 2**20 if sys.platform == "darwin" else 2**10
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit]))
+"""
+
+
+def eager(model: nn.Module, given: Mapping[str, Tensor]) -> Call:
+    """A call that scores `given` by PyTorch, operation by operation."""
+    graph = Graph(model)
+
+    def call() -> np.ndarray:
+        with torch.inference_mode():
+            return graph(**given).numpy()
+
+    return call
+
+
+def exported(predictor: Predictor, given: Mapping[str, Tensor]) -> Call:
+    """A call that scores `given` by ONNX Runtime."""
+    arrays = {name: tensor.numpy() for name, tensor in given.items()}
+    text = (arrays["tokens"], arrays["attention"]) if "tokens" in arrays else None
+    return lambda: predictor.score(arrays.get("ids"), text)
+
+
+def candidates(data: Prepared, number: int) -> np.ndarray:
+    """Value indices [number, F] of one user of the test split beside the items of other rows."""
+    rows = data.rows[np.random.default_rng(0).choice(data.of("test"), number)]
+    of_user = np.array([field.side == "user" for field in data.schema.fields])
+    return np.where(of_user, rows[0], rows)
+
+
+def timings(call: Callable[[], Any], seconds: float, least: int = 3) -> np.ndarray:
+    """Milliseconds of each of the calls that fit into the time, after two to warm up."""
+    call()
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < least or time.perf_counter() < end:
+        begun = time.perf_counter()
+        call()
+        times.append(1000 * (time.perf_counter() - begun))
+    return np.array(times)
+
+
+def measure(
+    exports: Mapping[str, Path],
+    batches: tuple[int, ...] = (1, 16, 100, 256, 1024, 4096),
+    threads: tuple[int, ...] = (1, 2),
+    seconds: float = 1.0,
+) -> pd.DataFrame:
+    """Latency and throughput of each variant, engine, number of threads and batch.
+
+    Engines are "PyTorch", operation by operation; "ONNX", from IDs and tokens; "ONNX int8"; and
+    "ONNX, raw values", which looks up IDs and cuts sentences, too. A batch holds candidates of one
+    user.
+
+    Args:
+        exports: folders by variant, with models as 8-bit numbers where they shall be measured.
+        batches: rows of a call.
+        threads: of an engine.
+        seconds: of each measurement.
+    """
+    lines = []
+    for variant, folder in exports.items():
+        run = Predictor(folder).export["run"]
+        model, config = restore(runs.home() / "artifacts" / "finetuning" / run)
+        data = runs.prepare(config.data)
+        for number in threads:
+            onnx = Predictor(folder, number)
+            int8 = None
+            if "model-int8.onnx" in onnx.export["sha256"]:
+                int8 = Predictor(folder, number, "model-int8.onnx")
+            for batch in batches:
+                rows = candidates(data, batch)
+                given, values = inputs(config, data, rows), raw_values(data, rows)
+                calls: dict[str, Callable[[], Any]] = {
+                    "PyTorch": eager(model, given),
+                    "ONNX": exported(onnx, given),
+                    "ONNX, raw values": lambda onnx=onnx, values=values: onnx.predict(values),
+                }
+                if int8 is not None:
+                    calls["ONNX int8"] = exported(int8, given)
+                before = torch.get_num_threads()
+                torch.set_num_threads(number)
+                for engine, call in calls.items():
+                    times = timings(call, seconds)
+                    middle, high, highest = np.percentile(times, [50, 95, 99])
+                    lines.append(
+                        {
+                            "variant": variant,
+                            "engine": engine,
+                            "threads": number,
+                            "batch": batch,
+                            "p50_ms": middle,
+                            "p95_ms": high,
+                            "p99_ms": highest,
+                            "rows_per_s": 1000 * batch / middle,
+                            "calls": len(times),
+                        }
+                    )
+                torch.set_num_threads(before)
+    return pd.DataFrame(lines)
+
+
+def costs(exports: Mapping[str, Path]) -> pd.DataFrame:
+    """For each model file: its size, and memory and time of a new process up to a first answer."""
+    lines = []
+    for variant, folder in exports.items():
+        export = Predictor(folder).export
+        row = json.dumps([dict.fromkeys(export["fields"], "")])
+        for model in (name for name in export["sha256"] if name.endswith(".onnx")):
+            words = [sys.executable, "-c", START, str(folder), model, row]
+            done = subprocess.run(words, capture_output=True, text=True, check=True)
+            seconds, memory = json.loads(done.stdout)
+            lines.append(
+                {
+                    "variant": variant,
+                    "model": model,
+                    "file MB": (folder / model).stat().st_size / 1e6,
+                    "start-up seconds": seconds,
+                    "memory MiB": memory,
+                    "test AUC": export["test auc"],
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def same_cost(first: Call, second: Call, rounds: int = 40, seconds: float = 0.05) -> float:
+    """The time of a call of `second` over one of `first`: the median of interleaved rounds."""
+    ratios = []
+    for _ in range(rounds):
+        one, two = (np.median(timings(call, seconds)) for call in (first, second))
+        ratios.append(two / one)
+    return float(np.median(ratios))
+
+
+def waits(call: Callable[[], Any], rate: float, seconds: float) -> np.ndarray:
+    """Milliseconds from arrival to answer of requests that arrive at a fixed rate.
+
+    One worker answers them in order, so that one that is late makes those behind it wait.
+
+    Args:
+        call: answers a request.
+        rate: requests a second.
+        seconds: how long they arrive; a worker later than that is given up, with an infinite wait.
+    """
+    waited: list[float] = []
+    begun = time.perf_counter()
+    for arrival in np.arange(max(1, int(rate * seconds))) / rate:
+        while (now := time.perf_counter() - begun) < arrival:
+            time.sleep(min(arrival - now, 1e-3) / 2)
+        if now - arrival > seconds:
+            return np.array([*waited, np.inf])
+        call()
+        waited.append(1000 * (time.perf_counter() - begun - arrival))
+    return np.array(waited)
+
+
+def highest_rate(call: Callable[[], Any], limit: float = 10.0, seconds: float = 1.0) -> float:
+    """The highest rate, in requests a second, at which p99 stays within `limit` milliseconds.
+
+    Found by bisection up to the rate that the median call would allow; 0 if there is none.
+    """
+    low, high = 0.0, 1000 / float(np.median(timings(call, seconds)))
+    for _ in range(7):
+        middle = (low + high) / 2
+        held = np.percentile(waits(call, middle, seconds), 99) <= limit
+        low, high = (middle, high) if held else (low, middle)
+    return low
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m altlib.serving", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True)
+    exporting = commands.add_parser("export", help="write a finetuned run as a folder with ONNX")
+    exporting.add_argument("run", help="PROFILE/VARIANT/SEED, as quick/alt_ctr/0, or a folder")
+    exporting.add_argument("out", help="the folder to make")
+    exporting.add_argument("--int8", action="store_true", help="add a model of 8-bit numbers")
+    predicting = commands.add_parser("predict", help="print rows with their probabilities, as CSV")
+    predicting.add_argument("out", help="a folder that export made")
+    predicting.add_argument("rows", help="a CSV file with a column for each field")
+    words = parser.parse_args()
+    try:
+        if words.command == "export":
+            print(export(words.run, words.out, words.int8))
+        else:
+            rows = pd.read_csv(words.rows, dtype="str", keep_default_na=False, na_values=[""])
+            rows["probability"] = Predictor(words.out, threads=2).predict(rows)
+            rows.to_csv(sys.stdout, index=False)
+    except (ValueError, OSError) as error:
+        sys.exit(f"altlib: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The predictor: raw values in, clear errors, and nothing heavy to import."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from altlib import runs, serving
+from altlib.predictor import Predictor
+
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+@pytest.fixture(scope="module")
+def out(tiny_plm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of a joint model, which reads IDs and sentences."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALTLIB_HOME", str(home))
+        profile = runs.load_profile(str(TINY), {"plm": {"name": tiny_plm}})
+        runs.finetune(profile.run("plain_both", 0))
+        return serving.export(serving.folder_of(profile.run("plain_both", 0)), home / "out")
+
+
+@pytest.fixture
+def row(out: Path) -> dict[str, Any]:
+    export = json.loads((out / "export.json").read_text())
+    return {
+        name: values[0] for name, values in zip(export["fields"], export["values"], strict=True)
+    }
+
+
+def test_rows_come_as_mappings_or_a_frame(out: Path, row: dict[str, Any]) -> None:
+    predictor = Predictor(out)
+    field = predictor.fields[0]
+    rows = [row, {**row, field: "never seen", "more": 1.5}]
+    found = predictor.predict(rows)
+    assert found.shape == (2,) and found.dtype == np.float32 and (0 < found).all()
+    assert np.array_equal(predictor.predict(pd.DataFrame(rows)), found)
+    assert predictor.ids(predictor.words(rows))[:, 0].tolist() == [2, 1]
+
+
+def test_what_is_not_known_has_its_word(out: Path, row: dict[str, Any]) -> None:
+    predictor = Predictor(out)
+    field = predictor.fields[0]
+    rows = [{**row, field: value} for value in (None, float("nan"), "unknown", 7, "7")]
+    words = [values[0] for values in predictor.words(rows)]
+    assert words == ["unknown"] * 3 + ["7", "7"]
+    assert len(set(predictor.predict(rows[:3]).tolist())) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda row: [], "There is no row to predict"),
+        (lambda row: row, "a single row is a list of one"),
+        (lambda row: ["x"], "Row 0 is a str, not a mapping"),
+        (lambda row: [row, dict(list(row.items())[1:])], r"Row 1 has no field \['"),
+        (lambda row: [row | dict.fromkeys(row, 1.5)], r"Row 0, field '.*': found 1\.5 \(float\)"),
+        (lambda row: [row | dict.fromkeys(row, True)], r"found True \(bool\)"),
+        (lambda row: pd.DataFrame([row]).iloc[:, 1:], r"The frame has no column \['"),
+        (lambda row: pd.DataFrame([row]).iloc[:0], "There is no row to predict"),
+    ],
+)
+def test_bad_rows_are_named(out: Path, row: dict[str, Any], change: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Predictor(out).predict(change(row))
+
+
+def test_bad_arrays_are_named(out: Path, row: dict[str, Any]) -> None:
+    predictor = Predictor(out)
+    values = predictor.words([row])
+    ids = predictor.ids(values)
+    assert predictor.sentences is not None
+    text = predictor.sentences.assemble(values)
+    for wrong, told in (
+        (ids.astype("float32"), "ids are float32"),
+        (ids[:, 1:], r"int64 \[B, "),
+        (ids[:0], "at least one row"),
+        (ids + 10**6, "numbers from 0 to"),
+        (None, "reads ids, and none were given"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            predictor.score(wrong, text)
+    with pytest.raises(ValueError, match="reads sentences, and none were given"):
+        predictor.score(ids)
+
+
+def test_a_folder_that_is_no_whole_export_is_refused(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"is not an export: it has no export\.json"):
+        Predictor(tmp_path)
+    copy = tmp_path / "copy"
+
+    def copied(altered: str, content: bytes | None) -> Path:
+        copy.mkdir(exist_ok=True)
+        for file in out.iterdir():
+            (copy / file.name).write_bytes(file.read_bytes())
+        if content is None:
+            (copy / altered).unlink()
+        else:
+            (copy / altered).write_bytes(content)
+        return copy
+
+    for name in ("model.onnx", "tokenizer.json"):
+        with pytest.raises(FileNotFoundError, match=f"lacks its file {name}"):
+            Predictor(copied(name, None))
+        with pytest.raises(ValueError, match=rf"{name} was altered since the export"):
+            Predictor(copied(name, (out / name).read_bytes() + b" "))
+    text = (out / "export.json").read_text()
+    with pytest.raises(ValueError, match=r"export\.json was altered"):
+        Predictor(copied("export.json", text.replace('"pad": 0', '"pad": 1').encode()))
+    with pytest.raises(ValueError, match=r"export\.json is not that of an export"):
+        Predictor(copied("export.json", b"{}"))
+    with pytest.raises(FileNotFoundError, match=r"holds no 'model-int8\.onnx'; it has model\.onnx"):
+        Predictor(out, model="model-int8.onnx")
+
+
+def test_it_needs_no_torch(out: Path) -> None:
+    program = (
+        "import sys; from altlib.predictor import Predictor; "
+        f"Predictor({str(out)!r}); "
+        "print(sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,159 @@
+"""Exports: equal to PyTorch from raw values, whole or refused; and the clockwork of measurements."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from altlib import runs, serving
+from altlib.ctr import BACKBONES
+from altlib.predictor import Predictor
+from altlib.runs import Profile
+
+TINY = Path(__file__).with_name("tiny.yaml")
+FAST = {"epochs": 1, "patience": None}
+
+
+def tiny(plm: str, **changes: object) -> Profile:
+    budgets = {"ctr": FAST, "lang": FAST, "both": FAST}
+    return runs.load_profile(str(TINY), {"plm": {"name": plm}, "finetuning": budgets, **changes})
+
+
+def made(profile: Profile, variant: str) -> Path:
+    """The folder of a finetuned run."""
+    runs.finetune(profile.run(variant, 0))
+    return serving.folder_of(profile.run(variant, 0))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_id_model_is_exported_as_pytorch_has_it(
+    backbone: str, tiny_plm: str, tmp_path: Path
+) -> None:
+    profile = tiny(tiny_plm, ctr={"backbone": backbone, "cin": [4], "logarithmic_neurons": 3})
+    folder = made(profile, "raw")
+    predictor = Predictor(serving.export(folder, tmp_path / "out"))
+    model, config = serving.restore(folder)
+    data = runs.prepare(config.data)
+    for rows in (data.rows[data.of("test")[:1]], data.rows[data.of("test")]):
+        expected = serving.eager(model, serving.inputs(config, data, rows))()
+        found = predictor.predict(serving.raw_values(data, rows))
+        np.testing.assert_allclose(found, expected, atol=serving.TOLERANCE, rtol=0)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "export.json", "model.onnx",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", ["plain_lang", "alt_both"])
+def test_sentences_are_those_of_training(variant: str, tiny_plm: str, tmp_path: Path) -> None:
+    text = {"leave_out": ["occupation"], "max_length": 24}  # some sentences are cut
+    profile = tiny(tiny_plm, text=text)
+    folder = made(profile, variant)
+    out = serving.export(folder, tmp_path / "out", int8=True)
+    model, config = serving.restore(folder)
+    data = runs.prepare(config.data)
+    rows = data.rows[data.of("test")]
+    given = serving.inputs(config, data, rows)
+    expected = serving.eager(model, given)()
+    predictor = Predictor(out)
+    values = serving.raw_values(data, rows)
+    assert predictor.sentences is not None
+    tokens, attention = predictor.sentences.assemble(predictor.words(values))
+    assert np.array_equal(tokens, given["tokens"]) and attention.sum(1).max() == 24
+    assert np.array_equal(attention, given["attention"])
+    np.testing.assert_allclose(predictor.predict(values), expected, atol=1e-5, rtol=0)
+    small = Predictor(out, model="model-int8.onnx").predict(values)
+    assert np.abs(small - expected).max() < 0.05
+
+
+def test_a_run_is_found_by_profile_variant_and_seed(
+    tiny_plm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text(TINY.read_text().replace("name: tiny,", f"name: {tiny_plm},"))
+    name = f"{tmp_path / 'mine.yaml'}/raw/0"
+    with pytest.raises(FileNotFoundError, match=r"mine.yaml/raw/0' is not there yet"):
+        serving.find(name)
+    with pytest.raises(FileNotFoundError, match="neither the folder of a run nor of the form"):
+        serving.find("raw")
+    with pytest.raises(ValueError, match=r"no variant 'row'; did you mean 'raw'"):
+        serving.find(f"{tmp_path / 'mine.yaml'}/row/0")
+    made(runs.load_profile(str(tmp_path / "mine.yaml")), "raw")
+    out = tmp_path / "out"
+    for words in (["export", name, str(out)], ["predict", str(out), str(tmp_path / "rows.csv")]):
+        if words[0] == "predict":
+            data = runs.prepare(runs.load_profile(str(tmp_path / "mine.yaml")).data)
+            frame = pd.DataFrame(serving.raw_values(data, data.rows[:3]))
+            frame.assign(note="x").to_csv(tmp_path / "rows.csv", index=False)
+            capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["serving", *words])
+        serving.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 4 and printed[0].endswith("note,probability")
+    monkeypatch.setattr(sys, "argv", ["serving", "export", name, str(out)])
+    with pytest.raises(SystemExit, match="is there already; choose another folder"):
+        serving.main()
+
+
+def test_what_cannot_be_exported_leaves_nothing(
+    tiny_plm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(tiny(tiny_plm), "ctr_bert")
+    with pytest.raises(ValueError, match="'ctr_bert' cannot be exported"):
+        serving.export(folder, tmp_path / "out")
+    folder = made(tiny(tiny_plm), "raw")
+    monkeypatch.setattr(serving, "TOLERANCE", -1.0)
+    with pytest.raises(ValueError, match="ONNX model of 'raw' differs from PyTorch by"):
+        serving.export(folder, tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_measurements_have_a_line_each(tiny_plm: str, tmp_path: Path) -> None:
+    profile = tiny(tiny_plm)
+    exports = {
+        name: serving.export(made(profile, name), tmp_path / name, int8=name == "plain_lang")
+        for name in ("raw", "plain_lang")
+    }
+    table = serving.measure(exports, batches=(1, 4), threads=(1,), seconds=0.01)
+    assert len(table) == 2 * (3 + 4) and (table["p50_ms"] <= table["p99_ms"]).all()
+    assert set(table["engine"]) == {"PyTorch", "ONNX", "ONNX, raw values", "ONNX int8"}
+    costs = serving.costs(exports)
+    assert costs["model"].tolist() == ["model.onnx", "model.onnx", "model-int8.onnx"]
+    assert (costs["start-up seconds"] > 0).all() and (costs["memory MiB"] > 10).all()
+    auc = json.loads((serving.folder_of(profile.run("raw", 0)) / "results.json").read_text())["auc"]
+    assert costs["test AUC"][0] == auc
+
+
+def test_candidates_are_of_one_user(tiny_plm: str) -> None:
+    data = runs.prepare(tiny(tiny_plm).data)
+    rows = serving.candidates(data, 20)
+    of_user = [field.side == "user" for field in data.schema.fields]
+    assert (rows[:, of_user] == rows[0, of_user]).all()
+    assert len(np.unique(rows[:, ~np.array(of_user)], axis=0)) > 1
+
+
+class Clock:
+    """Time that passes only where someone sleeps, or answers a request."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(serving.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(serving.time, "sleep", self.pass_by)
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += max(seconds, 1e-6)
+
+
+def test_a_late_worker_makes_those_behind_it_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    waited = serving.waits(lambda: clock.pass_by(0.030), rate=50, seconds=0.1)  # one each 20 ms
+    np.testing.assert_allclose(waited, [30, 40, 50, 60, 70], atol=0.1)
+    assert serving.waits(lambda: clock.pass_by(1.0), rate=50, seconds=0.1)[-1] == np.inf
+
+
+def test_the_highest_rate_is_the_one_that_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    rate = serving.highest_rate(lambda: clock.pass_by(0.004))
+    assert 200 < rate <= 250
+    assert serving.highest_rate(lambda: clock.pass_by(0.020)) == 0
