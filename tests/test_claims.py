@@ -86,3 +86,28 @@ def test_degeneration_is_seen_at_the_first_look() -> None:
     assert here == "held" and "token 0.15 50.0%" in figures and "100 rows" in figures
     curves.loc[0, "with other IDs"] = 0.6
     assert verdict("With token-level", degeneration_recovery=curves)[0] == "not held"
+
+
+def test_own_words_count_above_what_was_there_before_and_an_even_spread() -> None:
+    table = pd.DataFrame(
+        {
+            "checkpoint": ["before pretraining", "after pretraining", "after pretraining"],
+            "sentences": ["own", "own", "of other rows"],
+            "own words": [0.10, 0.30, 0.25],
+            "low": [0.09, 0.29, 0.24],
+            "high": [0.11, 0.31, 0.26],
+            "uniform": [0.12, 0.12, 0.12],
+        }
+    )
+    here, figures = verdict("A masked field attends", own_words=table)
+    assert here == "held" and "after 0.300 [0.290, 0.310]" in figures and "0.120" in figures
+    assert verdict("A masked field", own_words=table.assign(uniform=0.3))[0] == "not held"
+    table.loc[0, "high"] = 0.295
+    assert verdict("A masked field", own_words=table)[0] == "not held"
+    assert verdict("A masked field", own_words=table.iloc[1:])[0] == "not tested"
+
+
+def test_alignment_may_cost_five_percent_at_serving() -> None:
+    for ratio, expected in ((1.04, "held"), (1.06, "not held")):
+        table = pd.DataFrame({"ALT_ctr / raw": [ratio]})
+        assert verdict("ALT_ctr costs no more", same_cost=table)[0] == expected
