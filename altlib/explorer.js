@@ -11,6 +11,7 @@ const STYLE = `
 .alt-map th { font-weight: 400; padding: 2px 6px; text-align: left; white-space: nowrap; }
 .alt-map thead th[scope=colgroup] { text-align: center; border-bottom: 1px solid; }
 .alt-map thead th.word { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: 6px 2px; }
+.alt-map thead th.word.begins { border-left: 0; border-right: 2px solid color-mix(in srgb, currentColor 60%, transparent); } /* it is turned */
 .alt-map .begins { border-left: 2px solid color-mix(in srgb, currentColor 60%, transparent); }
 .alt-map tbody th { text-align: right; }
 .alt-map tr.chosen th { font-weight: 700; }
@@ -57,7 +58,15 @@ function told(panel, row, column) {
   const value = panel.values[row][column];
   const words = `${panel.title}: ${panel.rows[row]} → ${panel.columns[column].text}: `;
   if (panel.kind === "difference") return `${words}${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(3)}`;
-  return `${words}${value.toFixed(3)} (×${(value / panel.uniform[column]).toFixed(1)} uniform)`;
+  const even = panel.uniform[column];
+  return `${words}${value.toFixed(3)}${even > 0 ? ` (×${(value / even).toFixed(1)} uniform)` : ""}`;
+}
+
+/** A share as whole per cent; a difference with its sign. */
+function percent(value, signed) {
+  const number = Math.round(100 * value);
+  const sign = number < 0 ? "−" : signed && number > 0 ? "+" : "";
+  return `${sign}${Math.abs(number)}`;
 }
 
 function grid(panel, index, view, top, act) {
@@ -92,34 +101,41 @@ function grid(panel, index, view, top, act) {
       const value = panel.values[r][c];
       const difference = panel.kind === "difference";
       const colours = difference ? paint(DIVERGING, (1 + value / top) / 2) : paint(CIVIDIS, value / top);
-      const number = Math.round(100 * value);
       const cell = make("td", {
         class: `cell ${begins(c)} ${column.group === name ? "own" : ""}`,
         tabindex: r === 0 && c === 0 ? 0 : -1,
         "data-place": `${index},${r},${c}`,
-      }, number === 0 ? "0" : difference && number > 0 ? `+${number}` : `${number}`.replace("-", "−"));
+        "aria-selected": "false",
+      }, percent(value, difference));
       Object.assign(cell.style, colours);
       cell.addEventListener("mouseenter", () => act.tell(index, r, c));
-      cell.addEventListener("focus", () => act.tell(index, r, c));
+      cell.addEventListener("focus", () => act.enter(index, r, c));
       cell.addEventListener("click", () => act.pin(index, r, c));
       cell.addEventListener("keydown", (event) => act.key(event, index, r, c));
       line.append(cell);
     });
     const sum = panel.values[r].reduce((total, value) => total + value, 0);
-    line.append(make("td", { class: "begins" }, (100 * sum).toFixed(0)), make("td", {}, (100 * panel.special[r]).toFixed(0)));
+    const signed = panel.kind === "difference";
+    line.append(make("td", { class: "begins" }, percent(sum, signed)), make("td", {}, percent(panel.special[r], signed)));
     body.append(line);
   });
+  const foot = make("tfoot");
+  if (panel.kind === "attention") {
+    const told = panel.uniform.reduce((total, value) => total + value, 0);
+    const levels = [...panel.uniform, told, 1 - told];
+    foot.append(make("tr", {}, make("th", { scope: "row" }, "uniform"),
+      ...levels.map((level, c) => make("td", { class: begins(c) || (c === panel.columns.length ? "begins" : null) }, percent(level)))));
+  }
   const caption = make("caption", {}, `${panel.title} (in %; a field's own words are underlined)`);
-  return make("div", { class: "scroll" }, make("table", { role: "grid" }, caption, head, body));
+  return make("div", { class: "scroll" }, make("table", { role: "grid" }, caption, head, body, foot));
 }
 
 function sentence(view, top) {
   const panel = view.panels[0];
-  const level = panel.columns.length ? panel.uniform.reduce((a, b) => a + b, 0) / panel.columns.length : 0;
   const text = make("p", { class: "sentence" }, `With ${panel.rows[view.field]} masked, ${panel.title} reads: `);
   panel.columns.forEach((column, c) => {
     const value = panel.values[view.field][c];
-    const word = make("span", {}, column.text, value >= level ? make("small", {}, ` ${Math.round(100 * value)} %`) : "");
+    const word = make("span", {}, column.text, value >= panel.uniform[c] ? make("small", {}, ` ${Math.round(100 * value)} %`) : "");
     Object.assign(word.style, paint(CIVIDIS, value / top));
     text.append(word, " ");
   });
@@ -127,25 +143,27 @@ function sentence(view, top) {
 }
 
 function recovered(view) {
-  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const chance = (share) => `${(100 * share).toFixed(1)} %`;
   const lines = view.recovered.map((found) => make("tr", {},
     make("th", { scope: "row" }, found.checkpoint),
-    make("td", {}, found.values.map(([value, share]) => `${value === view.truth ? "✓ " : ""}${value} ${percent(share)}`).join("; ")),
+    make("td", {}, found.values.map(([value, share]) => `${value === view.truth ? "✓ " : ""}${value} ${chance(share)}`).join("; ")),
     make("td", {}, found.words.map(([truth, best]) =>
-      `${truth}: ${best.map(([word, share]) => `${word === truth ? "✓ " : ""}${word} ${percent(share)}`).join(", ")}`).join("; ") || "–")));
-  return make("div", { class: "scroll" }, make("table", { class: "recovered" },
+      `${truth}: ${best.map(([word, share]) => `${word === truth ? "✓ " : ""}${word} ${chance(share)}`).join(", ")}`).join("; ") || "–")));
+  return make("table", { class: "recovered" },
     make("caption", {}, `What comes back of ${view.panels[0].rows[view.field]}; the truth is “${view.truth}”`),
     make("thead", {}, make("tr", {},
       make("th", { scope: "col" }, "checkpoint"),
       make("th", { scope: "col" }, "the masked ID, from the words"),
       make("th", { scope: "col" }, "its masked words, from words and IDs"))),
-    make("tbody", {}, ...lines)));
+    make("tbody", {}, ...lines));
 }
 
 function render({ model, el }) {
   const root = make("div", { class: "alt-map" });
   const style = make("style", {}, STYLE);
   el.append(style, root);
+
+  let mark = () => {};
 
   function draw() {
     const view = model.get("view");
@@ -156,6 +174,11 @@ function render({ model, el }) {
     const at = (index, r, c) => root.querySelector(`[data-place="${index},${r},${c}"]`);
     const act = {
       tell(index, r, c) { status.textContent = told(view.panels[index], r, c); },
+      enter(index, r, c) { // a map is one tab stop: the cell that was visited last
+        root.querySelectorAll(`[data-place^="${index},"][tabindex="0"]`).forEach((cell) => { cell.tabIndex = -1; });
+        at(index, r, c).tabIndex = 0;
+        act.tell(index, r, c);
+      },
       pin(index, r, c) {
         const before = model.get("pinned");
         const same = before && before.panel === index && before.row === r && before.column === c;
@@ -166,6 +189,7 @@ function render({ model, el }) {
         });
         model.save_changes();
         mark();
+        if (same) act.tell(index, r, c);
       },
       key(event, index, r, c) {
         const panel = view.panels[index];
@@ -176,20 +200,16 @@ function render({ model, el }) {
           Home: [event.ctrlKey ? 0 : r, 0], End: [event.ctrlKey ? rows : r, columns],
         };
         if (event.key === "Enter" || event.key === " ") act.pin(index, r, c);
-        else if (moves[event.key]) {
-          const next = at(index, ...moves[event.key]);
-          at(index, r, c).tabIndex = -1;
-          next.tabIndex = 0;
-          next.focus();
-        } else return;
+        else if (moves[event.key]) at(index, ...moves[event.key]).focus();
+        else return;
         event.preventDefault();
         event.stopPropagation(); // a notebook has uses of its own for these keys
       },
     };
-    function mark() {
+    mark = () => {
       root.querySelectorAll(".pinned").forEach((cell) => {
         cell.classList.remove("pinned");
-        cell.removeAttribute("aria-selected");
+        cell.setAttribute("aria-selected", "false");
       });
       const pinned = model.get("pinned");
       const cell = pinned && at(pinned.panel, pinned.row, pinned.column);
@@ -197,7 +217,7 @@ function render({ model, el }) {
       cell.classList.add("pinned");
       cell.setAttribute("aria-selected", "true");
       status.textContent = `Pinned. ${told(view.panels[pinned.panel], pinned.row, pinned.column)}`;
-    }
+    };
     const top = highest(view.panels.filter((panel) => panel.kind === "attention"));
     root.append(status);
     view.panels.forEach((panel, index) => {
@@ -211,9 +231,14 @@ function render({ model, el }) {
     mark();
   }
 
+  const remark = () => mark();
   model.on("change:view", draw);
+  model.on("change:pinned", remark);
   draw();
-  return () => model.off("change:view", draw);
+  return () => {
+    model.off("change:view", draw);
+    model.off("change:pinned", remark);
+  };
 }
 
 const widget = { render };

@@ -28,7 +28,7 @@ from altlib import plm, runs
 from altlib.alignment import Alignment
 from altlib.runs import Finetuning, Pretraining
 from altlib.tabular import RESERVED, Prepared
-from altlib.text import SentenceTokens, TextBatch, TokenTable
+from altlib.text import SentenceTokens, TextBatch, TokenTable, told_fields
 
 SCRIPT = Path(__file__).with_name("explorer.js")
 CAUTION = "Attention says where the model reads, not why it answers."
@@ -113,14 +113,8 @@ def own_words(
         interval over rows, beside the share of tokens that are its own; and the mean attention
         [F, F] of `aligned`, indexed by words of the fields.
     """
-    told = told_fields(sentences, data)
-    lengths = np.concatenate(
-        [
-            by_field(uniform(text, len(data.schema.fields)), text).numpy()
-            for part in np.array_split(rows, 1 + len(rows) // 4096)
-            for text in [sentences.assemble(data.rows[part])]
-        ]
-    )
+    told = told_fields(data.schema, sentences.config)
+    even = even_masses(data, sentences, rows)
     cases = [(name, False) for name in checkpoints] + [(aligned, True)]
     lines, mean = [], np.empty(0)
     for name, shuffled in cases:
@@ -139,7 +133,7 @@ def own_words(
                 "own words": own.mean(),
                 "low": interval.low,
                 "high": interval.high,
-                "uniform": lengths[:, told, told].mean(),
+                "uniform": even[told].mean(),
                 "rows": len(rows),
             }
         )
@@ -147,16 +141,14 @@ def own_words(
     return pd.DataFrame(lines), pd.DataFrame(mean, words, words)
 
 
-def uniform(text: TextBatch, fields: int) -> Tensor:
-    """Weights [B, F, L] that are the same for every token of a sentence."""
-    weights = text.attention / text.attention.sum(1, keepdim=True)
-    return weights[:, None].expand(-1, fields, -1)
-
-
-def told_fields(sentences: Sentences, data: Prepared) -> list[int]:
-    """Fields that the sentences tell."""
-    left_out = sentences.config.leave_out
-    return [f for f, name in enumerate(data.schema.field_names) if name not in left_out]
+def even_masses(data: Prepared, sentences: Sentences, rows: np.ndarray) -> np.ndarray:
+    """The mean mass on the words of each field [F] if every token of a sentence had the same."""
+    fields, total = len(data.schema.fields), 0.0
+    for part in np.array_split(rows, 1 + len(rows) // 4096):
+        text = sentences.assemble(data.rows[part])
+        even = (text.attention / text.attention.sum(1, keepdim=True))[:, None]
+        total += by_field(even.expand(-1, fields, -1), text)[:, 0].sum(0).numpy()
+    return total / len(rows)
 
 
 # --- one row -----------------------------------------------------------------------------------
@@ -201,10 +193,9 @@ class Words:
 
     def total(self, weights: np.ndarray) -> np.ndarray:
         """Weights [F, W] of the words from those of the tokens [F, L]."""
-        of = self.of_token[: weights.shape[1]]
-        return np.stack(
-            [np.bincount(of[of >= 0], row[of >= 0], len(self.texts)) for row in weights]
-        )
+        told = self.of_token >= 0
+        of = self.of_token[told]
+        return np.stack([np.bincount(of, row[told], len(self.texts)) for row in weights])
 
 
 def panel(
@@ -311,6 +302,8 @@ class Reader:
                     f"The checkpoint '{name}' has no cross-attention to show: it was pretrained "
                     "without MTM, or with the mean of the words."
                 )
+            if model.config.attend_padding:
+                raise ValueError(f"The checkpoint '{name}' attends to padding, which has no words.")
 
     @property
     def names(self) -> list[str]:
@@ -365,24 +358,27 @@ class Reader:
             "note": CAUTION,
         }
 
-    def corpus(
-        self, rows: np.ndarray, checkpoint: str, other: str | None = None
-    ) -> dict[str, Any]:
+    def corpus(self, rows: np.ndarray, checkpoint: str, other: str | None = None) -> dict[str, Any]:
         """Mean attention of fields on the words of fields over rows, as `row` gives that of one."""
         panels = []
-        text = self.sentences.assemble(self.data.rows[rows[:4096]])
-        level = by_field(uniform(text, len(self.names)), text)[:, 0].mean(0)
+        even = even_masses(self.data, self.sentences, rows)
+        told = told_fields(self.data.schema, self.sentences.config)
         for name in [checkpoint] + ([other] if other else []):
-            mean = masses(self.checkpoints[name], self.data, self.sentences, rows).mean(0)
-            own = mean.diagonal()[told_fields(self.sentences, self.data)].mean()
+            model = self.checkpoints[name]
+            mean, others = (
+                masses(model, self.data, self.sentences, rows, shuffled).mean(0)
+                for shuffled in (False, True)
+            )
+            own, other_own = (of.diagonal()[told].mean() for of in (mean, others))
             panels.append(
                 {
-                    "title": f"{name}: {own:.3f} on own words, mean of {len(rows):,} rows",
+                    "title": f"{name}: {own:.3f} on own words ({other_own:.3f} with sentences of "
+                    f"other rows), mean of {len(rows):,} rows",
                     "kind": "attention",
                     "rows": self.names,
                     "columns": [{"text": name, "group": name} for name in self.names],
                     "values": mean.round(5).tolist(),
-                    "uniform": level.numpy().round(5).tolist(),
+                    "uniform": even.round(5).tolist(),
                     "special": (1 - mean.sum(1)).clip(min=0).round(5).tolist(),
                 }
             )
@@ -446,8 +442,8 @@ class Map(anywidget.AnyWidget):
     """The maps of `Reader.row` or `Reader.corpus`, and the cell that the user has pinned."""
 
     _esm = SCRIPT
-    view = traitlets.Dict().tag(sync=True)
-    pinned = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
+    view: Any = traitlets.Dict().tag(sync=True)
+    pinned: Any = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
 
 
 class Explorer(widgets.VBox):
@@ -529,11 +525,11 @@ def page(view: Mapping[str, Any], title: str) -> str:
         view: from `Reader.row` or `Reader.corpus`.
         title: of the page.
     """
-    # "</" would end the script; inside JSON it may be written so.
-    values = json.dumps({"view": dict(view), "pinned": None}).replace("</", "<\\/")
+    # A "<" of a value could end the script.
+    values = json.dumps({"view": dict(view), "pinned": None}).replace("<", "\\u003c")
     template = Path(__file__).with_name("explorer.html").read_text(encoding="utf-8")
     return (
         template.replace("{{ title }}", html.escape(title))
         .replace("{{ values }}", values)
-        .replace("{{ script }}", SCRIPT.read_text(encoding="utf-8").replace("</", "<\\/"))
+        .replace("{{ script }}", SCRIPT.read_text(encoding="utf-8"))
     )

@@ -295,7 +295,8 @@ def alignment_map(panel: Mapping[str, Any]) -> Figure:
                                      edgecolor="#e69f00", linewidth=1.6))  # fmt: skip
     axis.set(ylabel="masked field", title=panel["title"])
     axis.spines[:].set_visible(False)
-    figure.colorbar(image, label="attention", pad=0.01)
+    level = np.mean(panel["uniform"])
+    figure.colorbar(image, label=f"attention (uniform: {level:.3f} a word)", pad=0.01)
     return figure
 
 

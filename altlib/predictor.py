@@ -6,7 +6,7 @@ sentences, tokenizer.json. Nothing here imports PyTorch, so a server starts in a
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from altlib.schema import UNKNOWN
-
-Row = Mapping[str, Any]
 
 
 class Predictor:
@@ -50,12 +48,12 @@ class Predictor:
             raise FileNotFoundError(
                 f"{folder} holds no '{model}'; it has {', '.join(self.export['sha256'])}."
             )
-        for name, expected in self.export["sha256"].items():
-            file = folder / name
-            if not file.is_file():
-                raise FileNotFoundError(f"The export {folder} lacks its file {name}.")
-            if hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-                raise ValueError(f"{file} was altered since the export; export the run again.")
+        self.sentences: Sentences | None = None
+        """What makes sentences of words, where the model reads them."""
+        whole(folder, model, self.export)
+        if self.export["text"] is not None:
+            whole(folder, "tokenizer.json", self.export)
+            self.sentences = Sentences(folder / "tokenizer.json", self.export["text"])
         self.fields: list[str] = self.export["fields"]
         starts = np.cumsum([0] + [2 + len(values) for values in self.export["values"]])
         # Of each field the mask id comes first, then the unknown id, then the values.
@@ -71,33 +69,31 @@ class Predictor:
         self._session = onnxruntime.InferenceSession(
             folder / model, options, providers=["CPUExecutionProvider"]
         )
-        inputs = {given.name for given in self._session.get_inputs()}
-        self._reads_ids, self._reads_text = "ids" in inputs, "tokens" in inputs
-        if self._reads_text:
-            self._sentences = Sentences(folder / "tokenizer.json", self.export["text"])
+        self._reads_ids = "ids" in {given.name for given in self._session.get_inputs()}
 
-    def predict(self, rows: Iterable[Row] | Any) -> np.ndarray:
+    def predict(self, rows: Any) -> np.ndarray:
         """Click probabilities [B] of rows of raw field values.
 
         Args:
             rows: mappings with a value for each of `fields`, or a data frame with these columns.
-                Words and whole numbers are values; None is one that is not known. Other entries of
-                a row are not read.
+                Words and whole numbers are values; None, or a gap of the frame, is one that is not
+                known. Other entries of a row are not read.
 
         Raises:
             ValueError: there is no row, a row lacks a field, or a value is of another type.
         """
         values = self.words(rows)
-        text = self._sentences.assemble(values) if self._reads_text else None
+        text = self.sentences.assemble(values) if self.sentences else None
         return self.score(self.ids(values), text)
 
-    def words(self, rows: Iterable[Row] | Any) -> list[list[str]]:
+    def words(self, rows: Any) -> list[list[str]]:
         """The values of rows as words, in the order of `fields`, checked."""
-        if hasattr(rows, "to_dict"):
+        if hasattr(rows, "columns"):
             missing = [name for name in self.fields if name not in rows]
             if missing:
                 raise ValueError(f"The frame has no column {missing}; it needs {self.fields}.")
-            rows = rows[self.fields].astype(object).to_dict("records")
+            frame = rows[self.fields]
+            rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
         elif isinstance(rows, (str, Mapping)):
             raise ValueError("Rows are a list of mappings; a single row is a list of one.")
         found = []
@@ -118,7 +114,10 @@ class Predictor:
         fields = list(zip(self._features, self._unknown, strict=True))
         return np.array(
             [
-                [features.get(v, unknown) for v, (features, unknown) in zip(row, fields, strict=True)]
+                [
+                    known.get(value, unknown)
+                    for value, (known, unknown) in zip(row, fields, strict=True)
+                ]
                 for row in values
             ],
             dtype=np.int64,
@@ -147,18 +146,25 @@ class Predictor:
                     f"ids are {ids.dtype} {list(ids.shape)}; int64 [B, {len(self.fields)}] is read."
                 )
             if not len(ids) or ids.min() < 0 or ids.max() >= self._end:
-                raise ValueError(f"ids must be at least one row of numbers from 0 to {self._end - 1}.")
+                raise ValueError(
+                    f"ids must be at least one row of numbers from 0 to {self._end - 1}."
+                )
             given["ids"] = ids
-        if self._reads_text:
+        if self.sentences:
             if text is None:
                 raise ValueError("This model reads sentences, and none were given.")
             given["tokens"], given["attention"] = text
         return self._session.run(["probability"], given)[0]
 
-    @property
-    def sentences(self) -> "Sentences | None":
-        """What makes sentences of words, where the model reads them."""
-        return self._sentences if self._reads_text else None
+
+def whole(folder: Path, name: str, export: Mapping[str, Any]) -> None:
+    """Raises an error if a file of an export is not there, or was altered."""
+    if not (folder / name).is_file():
+        raise FileNotFoundError(f"The export {folder} lacks its file {name}.")
+    with (folder / name).open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != export["sha256"][name]:
+        raise ValueError(f"{folder / name} was altered since the export; export the run again.")
 
 
 def checked(description: Path) -> dict[str, Any]:
@@ -166,7 +172,7 @@ def checked(description: Path) -> dict[str, Any]:
     try:
         content = json.loads(description.read_text(encoding="utf-8"))
         expected = content.pop("content sha256")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{description} is not that of an export: {error}.") from None
     if content_checksum(content) != expected:
         raise ValueError(f"{description} was altered since the export; export the run again.")
@@ -179,9 +185,10 @@ def content_checksum(content: Mapping[str, Any]) -> str:
 
 
 def word(value: Any, field: str, number: int) -> str:
-    """A raw value as the word that stands for it; what is not known is the word for that."""
+    """A raw value as the word that stands for it in the data: white space made single, and what is
+    empty or not known the word for that."""
     if isinstance(value, str):
-        return value
+        return " ".join(value.split()) or UNKNOWN
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return UNKNOWN
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 from altlib import fetch, plm, runs
 from altlib.finetune import prediction
-from altlib.predictor import Predictor, content_checksum
+from altlib.predictor import Predictor, checked, content_checksum
 from altlib.runs import VARIANTS, Finetuning
 from altlib.tabular import Prepared
 from altlib.text import TextBatch, specials, told_fields
@@ -61,7 +62,10 @@ def find(run: str) -> Path:
     config = runs.load_profile(profile).run(rest[0], int(rest[1]))
     folder = folder_of(config)
     if not (folder / "results.json").is_file():
-        raise FileNotFoundError(f"The run '{run}' is not there yet; ./run_all.sh {profile} makes it.")
+        raise FileNotFoundError(
+            f"The run '{run}' is not there yet; make it by "
+            f"python -m altlib.runs {profile} {rest[0]} --seed {rest[1]}."
+        )
     return folder
 
 
@@ -107,7 +111,8 @@ def export(run: str | Path, out: str | Path, int8: bool = False) -> Path:
     Args:
         run: as `find` takes it.
         out: the folder to make; it must not be there.
-        int8: write model-int8.onnx beside it, with the weights of matrix products as 8-bit numbers.
+        int8: write model-int8.onnx beside it, with embeddings and the weights of matrix products
+            as 8-bit numbers; its probabilities differ.
 
     Raises:
         FileExistsError: `out` is there.
@@ -143,19 +148,19 @@ def write(
 ) -> None:
     """Fills the folder of an export."""
     given = inputs(config, data, data.rows[data.of("test")[:2]])
-    batch = torch.export.Dim("batch", max=1 << 20)
+    batch = torch.export.Dim("batch")
     shapes: dict[str, Any] = {name: {0: batch} for name in given}
     if config.text is not None:
         length = torch.export.Dim("length", max=config.text.max_length)
         shapes |= {name: {0: batch, 1: length} for name in ("tokens", "attention")}
     with quiet():
         torch.onnx.export(
-            Graph(model),
+            Graph(model).eval(),
             kwargs=given,
             f=out / "model.onnx",
             input_names=list(given),
             output_names=["probability"],
-            dynamic_shapes={name: shapes.get(name) for name in given},
+            dynamic_shapes=shapes,
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -198,7 +203,6 @@ def write(
         "sha256": {name: fetch.sha256(out / name) for name in files},
         "provenance": runs.provenance(),
     }
-    content = json.loads(json.dumps(content))
     content["content sha256"] = content_checksum(content)
     runs.write_json(out / "export.json", content)
 
@@ -217,7 +221,7 @@ def compare(out: Path, model: nn.Module, config: Finetuning, data: Prepared) -> 
 
 
 def inputs(config: Finetuning, data: Prepared, rows: np.ndarray) -> dict[str, Tensor]:
-    """What the graph of a variant reads of rows, all int64: ids [B, F], tokens and attention [B, L].
+    """What the graph of a variant reads: ids [B, F], tokens and attention [B, L], all int64.
 
     Args:
         config: of the run.
@@ -295,13 +299,13 @@ def candidates(data: Prepared, number: int) -> np.ndarray:
     return np.where(of_user, rows[0], rows)
 
 
-def timings(call: Callable[[], Any], seconds: float, least: int = 3) -> np.ndarray:
-    """Milliseconds of each of the calls that fit into the time, after two to warm up."""
-    call()
+def timings(call: Callable[[], Any], seconds: float) -> np.ndarray:
+    """Milliseconds of each of the calls that fit into the time, at least three, after a first one
+    to warm up."""
     call()
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < least or time.perf_counter() < end:
+    while len(times) < 3 or time.perf_counter() < end:
         begun = time.perf_counter()
         call()
         times.append(1000 * (time.perf_counter() - begun))
@@ -317,21 +321,22 @@ def measure(
     """Latency and throughput of each variant, engine, number of threads and batch.
 
     Engines are "PyTorch", operation by operation; "ONNX", from IDs and tokens; "ONNX int8"; and
-    "ONNX, raw values", which looks up IDs and cuts sentences, too. A batch holds candidates of one
-    user.
+    "ONNX, raw values", which looks up IDs and puts sentences together, of pieces that it has cut
+    before. A batch holds candidates of one user.
 
     Args:
-        exports: folders by variant, with models as 8-bit numbers where they shall be measured.
+        exports: folders by variant; a model-int8.onnx is measured where there is one.
         batches: rows of a call.
         threads: of an engine.
         seconds: of each measurement.
     """
-    lines = []
+    lines, before = [], torch.get_num_threads()
     for variant, folder in exports.items():
-        run = Predictor(folder).export["run"]
+        run = checked(folder / "export.json")["run"]
         model, config = restore(runs.home() / "artifacts" / "finetuning" / run)
         data = runs.prepare(config.data)
         for number in threads:
+            torch.set_num_threads(number)
             onnx = Predictor(folder, number)
             int8 = None
             if "model-int8.onnx" in onnx.export["sha256"]:
@@ -342,12 +347,10 @@ def measure(
                 calls: dict[str, Callable[[], Any]] = {
                     "PyTorch": eager(model, given),
                     "ONNX": exported(onnx, given),
-                    "ONNX, raw values": lambda onnx=onnx, values=values: onnx.predict(values),
+                    "ONNX, raw values": partial(onnx.predict, values),
                 }
                 if int8 is not None:
                     calls["ONNX int8"] = exported(int8, given)
-                before = torch.get_num_threads()
-                torch.set_num_threads(number)
                 for engine, call in calls.items():
                     times = timings(call, seconds)
                     middle, high, highest = np.percentile(times, [50, 95, 99])
@@ -364,15 +367,16 @@ def measure(
                             "calls": len(times),
                         }
                     )
-                torch.set_num_threads(before)
+    torch.set_num_threads(before)
     return pd.DataFrame(lines)
 
 
 def costs(exports: Mapping[str, Path]) -> pd.DataFrame:
-    """For each model file: its size, and memory and time of a new process up to a first answer."""
+    """For each model file its size, and a new process: the seconds from its first import to its
+    first answer, and its highest memory up to there. AUC is known of the models in float32."""
     lines = []
     for variant, folder in exports.items():
-        export = Predictor(folder).export
+        export = checked(folder / "export.json")
         row = json.dumps([dict.fromkeys(export["fields"], "")])
         for model in (name for name in export["sha256"] if name.endswith(".onnx")):
             words = [sys.executable, "-c", START, str(folder), model, row]
@@ -384,8 +388,8 @@ def costs(exports: Mapping[str, Path]) -> pd.DataFrame:
                     "model": model,
                     "file MB": (folder / model).stat().st_size / 1e6,
                     "start-up seconds": seconds,
-                    "memory MiB": memory,
-                    "test AUC": export["test auc"],
+                    "peak memory MiB": memory,
+                    "test AUC": export["test auc"] if model == "model.onnx" else float("nan"),
                 }
             )
     return pd.DataFrame(lines)
@@ -394,9 +398,10 @@ def costs(exports: Mapping[str, Path]) -> pd.DataFrame:
 def same_cost(first: Call, second: Call, rounds: int = 40, seconds: float = 0.05) -> float:
     """The time of a call of `second` over one of `first`: the median of interleaved rounds."""
     ratios = []
-    for _ in range(rounds):
-        one, two = (np.median(timings(call, seconds)) for call in (first, second))
-        ratios.append(two / one)
+    for number in range(rounds):
+        calls = [first, second][:: -1 if number % 2 else 1]
+        times = [float(np.median(timings(call, seconds))) for call in calls]
+        ratios.append(times[0] / times[1] if number % 2 else times[1] / times[0])
     return float(np.median(ratios))
 
 
@@ -408,15 +413,16 @@ def waits(call: Callable[[], Any], rate: float, seconds: float) -> np.ndarray:
     Args:
         call: answers a request.
         rate: requests a second.
-        seconds: how long they arrive; a worker later than that is given up, with an infinite wait.
+        seconds: how long they arrive. A request that would wait longer than a second ends this, as
+            if all had waited forever.
     """
     waited: list[float] = []
     begun = time.perf_counter()
     for arrival in np.arange(max(1, int(rate * seconds))) / rate:
         while (now := time.perf_counter() - begun) < arrival:
             time.sleep(min(arrival - now, 1e-3) / 2)
-        if now - arrival > seconds:
-            return np.array([*waited, np.inf])
+        if now - arrival > 1:
+            return np.array([np.inf])
         call()
         waited.append(1000 * (time.perf_counter() - begun - arrival))
     return np.array(waited)
@@ -425,12 +431,14 @@ def waits(call: Callable[[], Any], rate: float, seconds: float) -> np.ndarray:
 def highest_rate(call: Callable[[], Any], limit: float = 10.0, seconds: float = 1.0) -> float:
     """The highest rate, in requests a second, at which p99 stays within `limit` milliseconds.
 
-    Found by bisection up to the rate that the median call would allow; 0 if there is none.
+    Found by bisection up to the rate that the median call would allow; 0 if there is none. A trial
+    has 300 requests or more.
     """
     low, high = 0.0, 1000 / float(np.median(timings(call, seconds)))
     for _ in range(7):
         middle = (low + high) / 2
-        held = np.percentile(waits(call, middle, seconds), 99) <= limit
+        times = waits(call, middle, max(seconds, 300 / middle))
+        held = np.percentile(times, 99) <= limit
         low, high = (middle, high) if held else (low, middle)
     return low
 

@@ -1,4 +1,4 @@
-"""The explorer: attention as the model has it, words as the sentence has them, and what is shown."""
+"""The explorer: attention as the model has it, words as the sentence has them, what is shown."""
 
 import json
 from dataclasses import replace
@@ -41,7 +41,9 @@ def rows(reader: Reader) -> np.ndarray:
 
 
 def case(reader: Reader, rows: np.ndarray) -> tuple[torch.Tensor, TextBatch]:
-    return torch.from_numpy(reader.data.ids(rows)), reader.sentences.assemble(reader.data.rows[rows])
+    return torch.from_numpy(reader.data.ids(rows)), reader.sentences.assemble(
+        reader.data.rows[rows]
+    )
 
 
 def test_a_row_of_the_map_is_a_pass_with_that_field_masked(
@@ -100,7 +102,9 @@ def test_own_words_compares_with_other_sentences_and_with_an_even_spread(
         reader.checkpoints, reader.data, reader.sentences, rows, "after pretraining"
     )
     assert table["checkpoint"].tolist() == [*reader.checkpoints, "after pretraining"]
-    assert (table["low"] <= table["own words"]).all() and (table["own words"] <= table["high"]).all()
+    assert (table["low"] <= table["own words"]).all() and (
+        table["own words"] <= table["high"]
+    ).all()
     line = table.iloc[1]
     assert line["own words"] == pytest.approx(np.diag(mean).mean(), abs=1e-6)
     # An even spread over a sentence: the mean share of tokens that a field has.
@@ -193,7 +197,9 @@ def test_checkpoints_are_the_models_they_are_named_after(reader: Reader) -> None
 
 def test_controls_choose_what_is_shown(reader: Reader) -> None:
     shown = Explorer(reader, reader.data.of("test"))
-    assert shown.checkpoint.value == "after finetuning ALT_both" and len(shown.map.view["panels"]) == 1
+    assert (
+        shown.checkpoint.value == "after finetuning ALT_both" and len(shown.map.view["panels"]) == 1
+    )
     shown.map.pinned = {"panel": 0}
     shown.other.value = "before pretraining"
     assert len(shown.map.view["panels"]) == 3 and shown.map.pinned is None
@@ -221,7 +227,7 @@ def test_a_page_holds_everything_and_asks_for_nothing(reader: Reader, rows: np.n
     assert not any(word in page for word in ("http:", "https:", "import ", "src=", "fetch("))
 
 
-def test_what_has_no_cross_attention_is_refused(tiny_plm: str, reader: Reader) -> None:
+def test_what_has_no_cross_attention_is_refused(tiny_plm: str) -> None:
     profile = runs.load_profile(str(TINY), {"plm": {"name": tiny_plm}})
     bare = replace(profile.aligned(), alignment=replace(profile.alignment, mtm=False))
     with pytest.raises(ValueError, match="'before pretraining' has no cross-attention to show"):

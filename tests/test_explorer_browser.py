@@ -22,10 +22,16 @@ from playwright.sync_api import Page, sync_playwright
 from altlib import explorer, runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
 TINY = Path(__file__).with_name("tiny.yaml")
 
 pytestmark = pytest.mark.skipif(
@@ -106,6 +112,19 @@ def watched(page: Page) -> tuple[list[str], list[str]]:
     return errors, abroad
 
 
+def asked(page: Page, expression: str) -> str:
+    """What an expression is in the kernel of the open notebook."""
+    reply = page.evaluate(
+        """async expression => {
+            const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+            const request = { code: '', user_expressions: { it: expression } };
+            return (await kernel.requestExecute(request).done).content.user_expressions.it;
+        }""",
+        expression,
+    )
+    return reply["data"]["text/plain"]
+
+
 def serious(page: Page, place: str) -> list[str]:
     """Serious and critical violations that axe finds in a part of the page."""
     found = Axe().run(page, context=place).response["violations"]
@@ -143,6 +162,11 @@ def test_explore_in_jupyterlab(home: Path, server: tuple[str, str], browser: Any
     cells.nth(3).click()
     assert status.inner_text().startswith("Pinned.")
     assert root.locator("td[aria-selected=true]").count() == 1
+    pinned = asked(page, "[explorer_view.map.pinned[name] for name in ('row', 'column')]")
+    assert pinned == "[0, 3]"
+    page.keyboard.press("ArrowLeft")
+    assert root.locator("td.cell[tabindex='0']").get_attribute("data-place") == "0,0,2"
+    page.keyboard.press("Home")
 
     # keys: one tab stop, arrows, Enter
     assert root.locator("td.cell[tabindex='0']").count() == 1
@@ -202,7 +226,7 @@ def test_the_page_works_without_a_kernel(home: Path, browser: Any) -> None:
         "title": "after", "kind": "attention", "rows": ["age", "title"], "columns": columns,
         "values": [[0.1, 0.6, 0.2], [0.0, 0.3, 0.6]], "uniform": [0.2] * 3, "special": [0.1, 0.1],
     }  # fmt: skip
-    less = {**explorer.difference(panel, {**panel, "values": [[0.2, 0.4, 0.3], [0.1, 0.3, 0.5]]})}
+    less = explorer.difference(panel, {**panel, "values": [[0.2, 0.4, 0.3], [0.1, 0.3, 0.5]]})
     view = {
         "field": 0, "panels": [panel, panel, less], "truth": "old", "label": 1,
         "probability": None, "note": explorer.CAUTION,

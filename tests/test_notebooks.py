@@ -65,7 +65,7 @@ def test_the_report_is_whole(home: Path) -> None:
     for result in kept:
         assert len(result["test"]["probabilities"]) == (0 if result["study"] else rows)
     claims = (home / "reports" / "tiny" / "claims.html").read_text()
-    assert "not tested" in claims and "ALT_both is better than" in claims
+    assert "not tested" in claims and "ALT_both beats" in claims
 
 
 def test_a_report_without_alignment_says_what_is_missing_and_what_flatters(
