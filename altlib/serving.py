@@ -444,8 +444,11 @@ def highest_rate(call: Callable[[], Any], limit: float = 10.0, seconds: float = 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m altlib.serving", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m altlib.serving",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     exporting = commands.add_parser("export", help="write a finetuned run as a folder with ONNX")
     exporting.add_argument("run", help="PROFILE/VARIANT/SEED, as quick/alt_ctr/0, or a folder")
