@@ -323,25 +323,29 @@ def field_attention(mean: pd.DataFrame, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def serving(table: pd.DataFrame, aucs: Mapping[str, float]) -> Figure:
+def serving(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     """Test AUC against p99 latency of 100 candidates, and rows a second against the batch.
 
     Args:
         table: from `serving.measure`.
-        aucs: test AUC of each variant.
+        costs: from `serving.costs`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     one = table[table["threads"] == table["threads"].min()]
     engines = {"PyTorch": "s", "ONNX": "o", "ONNX int8": "^"}
-    colours = dict(zip(aucs, sns.color_palette("colorblind", len(aucs)), strict=True))
-    for variant, auc in aucs.items():
+    aucs = costs.set_index(["variant", "model"])["test AUC"]
+    variants = list(dict.fromkeys(costs["variant"]))
+    colours = dict(zip(variants, sns.color_palette("colorblind", len(variants)), strict=True))
+    for variant in variants:
         lines = one[one["variant"] == variant]
         for engine, marker in engines.items():
             of = lines[lines["engine"] == engine]
-            at = of[of["batch"] == 100]
-            if engine != "ONNX int8":  # whose AUC was not measured
-                left.plot(at["p99_ms"], [auc] * len(at), marker, color=colours[variant],
-                          fillstyle="full" if engine == "ONNX" else "none")  # fmt: skip
+            if not len(of):
+                continue
+            model = "model-int8.onnx" if engine == "ONNX int8" else "model.onnx"
+            left.plot(of.loc[of["batch"] == 100, "p99_ms"], [aucs[variant, model]], marker,
+                      color=colours[variant],
+                      fillstyle="none" if engine == "PyTorch" else "full")  # fmt: skip
             right.plot(of["batch"], of["rows_per_s"], marker=marker, color=colours[variant],
                        linestyle={"ONNX": "-"}.get(engine, ":"), markersize=4)  # fmt: skip
     left.axvline(10, color="black", linewidth=0.8, linestyle=":")

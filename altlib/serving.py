@@ -30,7 +30,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
-from altlib import fetch, plm, runs
+from altlib import fetch, metrics, plm, runs
 from altlib.finetune import prediction
 from altlib.predictor import Predictor, checked, content_checksum
 from altlib.runs import VARIANTS, Finetuning
@@ -74,10 +74,15 @@ def folder_of(config: Finetuning) -> Path:
     return runs.home() / "artifacts" / "finetuning" / runs.finetuning_key(config)
 
 
+def configuration(folder: Path) -> Finetuning:
+    """That of the finetuned run in a folder."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return TypeAdapter(Finetuning).validate_python(results["config"])
+
+
 def restore(folder: Path) -> tuple[nn.Module, Finetuning]:
     """A finetuned model in evaluation mode, and its configuration."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    config = TypeAdapter(Finetuning).validate_python(results["config"])
+    config = configuration(folder)
     # The aligned weights it began from are not needed for those it ended with.
     model = runs.build_finetuning(replace(config, pretraining=None))
     load_model(model, str(folder / "model.safetensors"))
@@ -371,9 +376,20 @@ def measure(
     return pd.DataFrame(lines)
 
 
+def test_auc(folder: Path, model: str) -> float:
+    """AUC of an exported model on the test split of its run, by raw values."""
+    predictor = Predictor(folder, threads=torch.get_num_threads(), model=model)
+    config = configuration(runs.home() / "artifacts" / "finetuning" / predictor.export["run"])
+    data = runs.prepare(config.data)
+    test = data.of("test")
+    parts = np.array_split(data.rows[test], 1 + len(test) // 1024)
+    found = [predictor.predict(raw_values(data, part)) for part in parts]
+    return metrics.auc(data.labels[test], np.concatenate(found))
+
+
 def costs(exports: Mapping[str, Path]) -> pd.DataFrame:
-    """For each model file its size, and a new process: the seconds from its first import to its
-    first answer, and its highest memory up to there. AUC is known of the models in float32."""
+    """For each model file its size, its test AUC, and a new process: the seconds from its first
+    import to its first answer, and its highest memory up to there."""
     lines = []
     for variant, folder in exports.items():
         export = checked(folder / "export.json")
@@ -389,7 +405,7 @@ def costs(exports: Mapping[str, Path]) -> pd.DataFrame:
                     "file MB": (folder / model).stat().st_size / 1e6,
                     "start-up seconds": seconds,
                     "peak memory MiB": memory,
-                    "test AUC": export["test auc"] if model == "model.onnx" else float("nan"),
+                    "test AUC": test_auc(folder, model),
                 }
             )
     return pd.DataFrame(lines)
