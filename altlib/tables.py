@@ -526,7 +526,7 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             return f"{value:+.4f}"
         if name.startswith("p (") or name == "p":
             return "< 0.001" if value < 0.001 else f"{value:.3f}"
-        if name.endswith("seconds") and name != "start-up seconds":
+        if name.endswith((" rows", "seconds")) and name != "start-up seconds":
             return f"{value:,.0f}"
         if isinstance(value, (int, np.integer)):
             return f"{value:,}"
