@@ -13,7 +13,8 @@ const STYLE = `
 .alt-map thead th.word { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: 6px 2px; }
 .alt-map thead th.word.begins { border-left: 0; border-right: 2px solid color-mix(in srgb, currentColor 60%, transparent); } /* it is turned */
 .alt-map .begins { border-left: 2px solid color-mix(in srgb, currentColor 60%, transparent); }
-.alt-map tbody th { text-align: right; }
+.alt-map tbody th, .alt-map tfoot th { text-align: right; }
+.alt-map tfoot td { text-align: center; }
 .alt-map tr.chosen th { font-weight: 700; }
 .alt-map td { min-width: 2em; height: 1.7em; padding: 0 3px; text-align: right; }
 .alt-map td.cell { cursor: pointer; text-align: center; }

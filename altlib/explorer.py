@@ -345,7 +345,7 @@ class Reader:
                 }
             )
         if other:
-            panels.append(difference(*panels))
+            panels.append(difference(*panels[::-1]))
         chance = self.probabilities.get(position)
         values = [value for values in self.data.values for value in values]
         return {
@@ -383,7 +383,7 @@ class Reader:
                 }
             )
         if other:
-            panels.append(difference(*panels))
+            panels.append(difference(*panels[::-1]))
         return {"field": None, "panels": panels, "recovered": [], "note": CAUTION}
 
 

@@ -171,7 +171,7 @@ def test_a_view_is_plain_and_compares_on_the_same_words(reader: Reader, rows: np
     view = reader.row(int(rows[0]), 1, "before pretraining", "after pretraining")
     first, second, less = view["panels"]
     assert less["kind"] == "difference" and first["columns"] == second["columns"]
-    expected = np.array(second["values"]) - np.array(first["values"])
+    expected = np.array(first["values"]) - np.array(second["values"])
     np.testing.assert_allclose(less["values"], expected, atol=1e-4)
     for panel in (first, second):
         total = np.array(panel["values"]).sum(1) + panel["special"]

@@ -46,7 +46,7 @@ def home(tiny_plm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(TINY.read_text().replace("name: tiny,", f"name: {tiny_plm},"))
     book = nbformat.read(runs.PROJECT / "notebooks" / "12_alignment.ipynb", as_version=4)
     cell = next(cell for cell in book.cells if cell.cell_type == "code")
-    cell.source = f'profile = "{folder / "tiny.yaml"}"\nlive = True'
+    cell.source = cell.source.replace('"quick"', repr(str(folder / "tiny.yaml")))
     nbformat.write(book, folder / "explore.ipynb")
     return folder
 
