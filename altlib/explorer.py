@@ -143,7 +143,8 @@ def own_words(
 
 def even_masses(data: Prepared, sentences: Sentences, rows: np.ndarray) -> np.ndarray:
     """The mean mass on the words of each field [F] if every token of a sentence had the same."""
-    fields, total = len(data.schema.fields), 0.0
+    fields = len(data.schema.fields)
+    total = np.zeros(fields)
     for part in np.array_split(rows, 1 + len(rows) // 4096):
         text = sentences.assemble(data.rows[part])
         even = (text.attention / text.attention.sum(1, keepdim=True))[:, None]
