@@ -220,24 +220,32 @@ def differences(table: pd.DataFrame) -> Figure:
 def study(table: pd.DataFrame) -> Figure:
     """Test AUC of each setting; whiskers are one standard deviation.
 
-    A panel a variant, or a single one where each setting has a variant of its own.
+    A panel a variant, or a single one where each setting has a variant of its own or variants are
+    compared with their controls.
 
     Args:
         table: from `tables.study_table`.
     """
     settings = list(dict.fromkeys(table["setting"]))
-    single = len(table) == len(settings)
+    controlled = table["against"].isin(table["variant"]).any()
+    single = controlled or len(table) == len(settings)
     panels = {"": table} if single else dict(list(table.groupby("variant", sort=False)))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(1.8 + 2.6 * len(panels), 0.4 * len(settings) + 1.2), sharey=True,
         squeeze=False,
     )  # fmt: skip
     height = {setting: -index for index, setting in enumerate(settings)}
-    for axis, (variant, lines) in zip(axes[0], panels.items(), strict=True):
-        place = lines["setting"].map(height)
-        axis.errorbar(lines["AUC"], place, xerr=np.nan_to_num(lines["AUC s.d."]), fmt="o",
-                      color=COLOURS["aligned"], capsize=3)  # fmt: skip
-        axis.axvline(lines["AUC"].iloc[0], color="black", linewidth=0.8, linestyle=":")
+    for axis, (variant, panel) in zip(axes[0], panels.items(), strict=True):
+        parts = dict(list(panel.groupby("variant", sort=False))) if controlled else {"": panel}
+        for number, (name, lines) in enumerate(parts.items()):
+            place = lines["setting"].map(height) - 0.2 * number
+            kind = "aligned" if not controlled or name.startswith("ALT") else "unaligned"
+            axis.errorbar(lines["AUC"], place, xerr=np.nan_to_num(lines["AUC s.d."]), fmt="o",
+                          color=COLOURS[kind], capsize=3, label=name)  # fmt: skip
+        if controlled:
+            axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+        else:
+            axis.axvline(panel["AUC"].iloc[0], color="black", linewidth=0.8, linestyle=":")
         axis.set_yticks(list(height.values()), list(height))
         axis.set_ylim(0.4 - len(settings), 0.6)
         axis.margins(x=0.15)
