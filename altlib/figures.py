@@ -239,7 +239,7 @@ def study(table: pd.DataFrame) -> Figure:
         parts = dict(list(panel.groupby("variant", sort=False))) if controlled else {"": panel}
         for number, (name, lines) in enumerate(parts.items()):
             place = lines["setting"].map(height) - 0.2 * number
-            kind = "aligned" if not controlled or name.startswith("ALT") else "unaligned"
+            kind = "aligned" if not controlled or str(name).startswith("ALT") else "unaligned"
             axis.errorbar(lines["AUC"], place, xerr=np.nan_to_num(lines["AUC s.d."]), fmt="o",
                           color=COLOURS[kind], capsize=3, label=name)  # fmt: skip
         if controlled:
