@@ -448,12 +448,12 @@ def highest_rate(call: Callable[[], Any], limit: float = 10.0, seconds: float = 
     """The highest rate, in requests a second, at which p99 stays within `limit` milliseconds.
 
     Found by bisection up to the rate that the median call would allow; 0 if there is none. A trial
-    has 300 requests or more.
+    has 300 requests or more, if they fit into ten times `seconds`.
     """
     low, high = 0.0, 1000 / float(np.median(timings(call, seconds)))
     for _ in range(7):
         middle = (low + high) / 2
-        times = waits(call, middle, max(seconds, 300 / middle))
+        times = waits(call, middle, min(max(seconds, 300 / middle), 10 * seconds))
         held = np.percentile(times, 99) <= limit
         low, high = (middle, high) if held else (low, middle)
     return low
