@@ -34,6 +34,7 @@ KERNEL_START = (
     "__import__('os').environ.setdefault('TQDM_MININTERVAL', '5'); "
     "__import__('sys').modules['tqdm.autonotebook'] = __import__('tqdm.std').std"
 )
+PACKAGE = Path(__file__).resolve().parent
 START_SECONDS = 120
 IOPUB_SECONDS = 30  # how late a busy machine may deliver a cell's outputs
 BAR_SECONDS = 5.0
@@ -267,6 +268,9 @@ def _clean(partial: Path) -> None:
         cell.metadata["papermill"] = {key: run[key] for key in ("duration", "status") if key in run}
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":  # a warning names the file that it comes from
+                output.text = output.text.replace(f"{PACKAGE}/", "altlib/")
     nbformat.write(nb, partial)
 
 
