@@ -539,7 +539,7 @@ def pretrain(config: Pretraining) -> Path:
         data, text = prepare(config.data), sentences(config.data, config.text, config.plm)
         model = build_alignment(config)
         training = Batches(data, data.of("train"), config.training.batch, text)
-        sample = np.random.default_rng(0).permutation(data.of("validation"))[:4096]
+        sample = np.random.default_rng(0).permutation(data.of("validation"))[:2048]
         watched = Batches(data, np.sort(sample), config.training.batch, text)
         history = fit(
             model,
