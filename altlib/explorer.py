@@ -110,11 +110,12 @@ def own_words(
 
     Returns:
         For each checkpoint the mean attention of a field on its own words, with a 95 % bootstrap
-        interval over rows, beside the share of tokens that are its own; and the mean attention
+        interval over users, beside the share of tokens that are its own; and the mean attention
         [F, F] of `aligned`, indexed by words of the fields.
     """
     told = told_fields(data.schema, sentences.config)
     even = even_masses(data, sentences, rows)
+    user = np.unique(data.users(rows), return_inverse=True)[1]
     cases = [(name, False) for name in checkpoints] + [(aligned, True)]
     lines, mean = [], np.empty(0)
     for name, shuffled in cases:
@@ -123,7 +124,9 @@ def own_words(
             mean = found.mean(0)
         own = found[:, told, told].mean(1)
         interval = bootstrap(
-            (own,), np.mean, n_resamples=1000, batch=100, method="percentile",
+            (np.bincount(user, own), np.bincount(user)),
+            lambda total, rows, axis: total.sum(axis) / rows.sum(axis),
+            n_resamples=1000, batch=100, method="percentile", paired=True,
             rng=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
         lines.append(

@@ -101,8 +101,12 @@ def paired_bootstrap(
     metric: str = "auc",
     resamples: int = 1000,
     seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> Comparison:
-    """Percentile bootstrap over rows; each resample scores both models on the same rows.
+    """Percentile bootstrap; each resample scores both models on the same rows.
+
+    Rows of one user are alike, so that drawing single rows gives intervals that are too narrow:
+    `groups` draws all rows of a user together (Field and Welsh 2007, the cluster bootstrap).
 
     Scores are sorted once and a resample is counts of rows, so each costs O(N).
 
@@ -114,9 +118,10 @@ def paired_bootstrap(
         metric: "auc" (higher is better) or "logloss" (lower is better).
         resamples: how many; the p-value cannot be below 2 / (resamples + 1).
         seed: of the draw.
+        groups: what is drawn as one, as the user of each row [N]; single rows if None.
 
     Raises:
-        ValueError: as `auc` or `logloss`, or the metric is unknown.
+        ValueError: as `auc` or `logloss`, or the metric is unknown, or all rows are one group.
     """
     if metric not in _RESAMPLED:
         near = get_close_matches(metric, _RESAMPLED, n=1, cutoff=0.0)[0]
@@ -125,8 +130,16 @@ def paired_bootstrap(
         raise ValueError(f"A bootstrap needs at least one resample; got {resamples}.")
     one, two = (_over_seeds(metric, labels, scores) for scores in (first, second))
     checked, *_ = _checked(labels)
+    group = np.arange(checked.size)
+    if groups is not None:
+        group = np.unique(np.asarray(groups), return_inverse=True)[1]
+    if group.shape != checked.shape or not group.any():
+        raise ValueError(
+            f"A bootstrap needs a group for each of the {checked.size} rows, and two groups at "
+            f"least; got {group.max() + 1} groups for {group.size} rows."
+        )
     once = np.ones(checked.size, dtype=np.int64)
-    drawn = np.array([one(times) - two(times) for times in _draws(checked, resamples, seed)])
+    drawn = np.array([one(times) - two(times) for times in _draws(checked, group, resamples, seed)])
     low, high = np.quantile(drawn, [0.025, 0.975])
     tail = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
     p_value = min(1.0, 2 * float(tail) / (resamples + 1))
@@ -184,14 +197,16 @@ def _over_seeds(metric: str, labels: ArrayLike, scores: ArrayLike) -> Resample:
 _RESAMPLED = {"auc": _resampled_auc, "logloss": _resampled_logloss}
 
 
-def _draws(labels: Floats, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def _draws(
+    labels: Floats, group: NDArray[np.int64], resamples: int, seed: int
+) -> Iterator[NDArray[np.int64]]:
     """How often each row was drawn [N], for each resample; one without both classes is redrawn."""
     generator = np.random.default_rng(seed)
-    rows, kept = labels.size, 0
+    groups, kept = int(group.max()) + 1, 0
     positive = labels == 1
     while kept < resamples:
-        times = np.bincount(generator.integers(rows, size=rows), minlength=rows)
-        if 0 < times[positive].sum() < rows:
+        times = np.bincount(generator.integers(groups, size=groups), minlength=groups)[group]
+        if 0 < times[positive].sum() < times.sum():
             kept += 1
             yield times
 

@@ -25,17 +25,24 @@ class Section:
         text: paragraphs before the figures.
         figures: names under figures/ and alternative texts.
         tables: captions and tables.
+        basis: from `basis`, where it is not the page's.
     """
 
     title: str
     text: Sequence[str] = ()
     figures: Sequence[tuple[str, str]] = ()
     tables: Sequence[tuple[str, pd.DataFrame]] = ()
+    basis: str = ""
 
 
-def basis(data: Mapping[str, Any], profile: str, provenances: Sequence[Mapping[str, Any]]) -> str:
-    """On what the tables stand: data, profile, and the machines, versions and days of the runs."""
-    exact = "" if data.get("exact", True) else " (not known to be the published copy)"
+def basis(profile: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """On what tables stand: the data, profile, machines, versions and days of these results."""
+    data: dict[str, None] = {}
+    for of in (result["data"] for result in results):
+        exact = "" if of.get("exact", True) else " (not known to be the published copy)"
+        parts = ", ".join(f"{rows:,} {split}" for split, rows in of["split rows"].items())
+        data[f"{of['name']}{exact}, split by {of['split']} into {parts} rows"] = None
+    provenances = [result["provenance"] for result in results]
     machines = {f"{made['machine']}, {made['threads']} threads": None for made in provenances}
     versions = {
         f"torch {made['versions']['torch']}, transformers {made['versions']['transformers']}": None
@@ -43,9 +50,8 @@ def basis(data: Mapping[str, Any], profile: str, provenances: Sequence[Mapping[s
     }
     days = sorted({made["date"] for made in provenances})
     return (
-        f"Data: {data['name']}{exact}, {data['rows']:,} rows, split by {data['split']}. "
-        f"Profile: {profile}. Machine: {'; '.join(machines)}. {'; '.join(versions)}. "
-        f"Made on {' to '.join(sorted({days[0], days[-1]}))}."
+        f"Data: {'; '.join(data)}. Profile: {profile}. Machine: {'; '.join(machines)}. "
+        f"{'; '.join(versions)}. Made on {' to '.join(sorted({days[0], days[-1]}))}."
     )
 
 
@@ -66,7 +72,7 @@ def write(
         title, lead: what stands above.
         findings, missing: sentences, and runs that are not there.
         sections: the page's parts.
-        basis: from `basis`, below every part.
+        basis: from `basis`, below every part that has none of its own.
         links: other pages by title, for the top.
     """
     rendered = [
@@ -75,6 +81,7 @@ def write(
             "text": section.text,
             "figures": section.figures,
             "tables": [table_html(caption, frame) for caption, frame in section.tables],
+            "basis": section.basis or basis,
         }
         for section in sections
     ]
@@ -84,7 +91,6 @@ def write(
         findings=findings,
         missing=missing,
         sections=rendered,
-        basis=basis,
         links=links or {},
     )
     path.parent.mkdir(parents=True, exist_ok=True)

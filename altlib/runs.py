@@ -257,6 +257,13 @@ class Profile:
                 if study in known:
                     raise ValueError(f"The study '{study}' has a name that is taken already.")
                 known.add(study)
+        budgets = (self.finetuning.ctr, self.finetuning.lang, self.finetuning.both)
+        rules = {budget.select_on for budget in budgets}
+        if len(rules) > 1:
+            raise ValueError(
+                f"finetuning mixes early stopping on {' and '.join(sorted(rules))}; the main table "
+                "holds one rule: set select_on of ctr, lang and both alike."
+            )
         if self.pretraining.patience is not None:
             raise ValueError(
                 "pretraining.patience has no meaning: pretraining watches no AUC and keeps its "
@@ -698,7 +705,8 @@ def finetune(config: Finetuning) -> dict[str, Any]:
                     "test": {
                         "rows": test.rows.tolist(),
                         "labels": data.labels[test.rows].tolist(),
-                        "probabilities": [round(float(p), 7) for p in probabilities],
+                        "users": data.users(test.rows).tolist(),
+                        "probabilities": [float(f"{p:.9g}") for p in probabilities],
                     },
                 },
             )

@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ from scipy.stats import false_discovery_control
 
 from altlib import metrics
 from altlib.ctr import NAMES
-from altlib.fetch import Unavailable
 from altlib.runs import (
     VARIANTS,
     Finetuning,
@@ -23,12 +22,16 @@ from altlib.runs import (
     failure_log,
     finetuning_key,
     home,
+    key,
     prepare,
     pretraining_key,
+    report_folder,
     step_cost,
     write_json,
 )
 from altlib.tabular import SPLITS, Prepared
+
+Name = TypeVar("Name")
 
 LABELS = {
     "raw": "ID-based model (raw)",
@@ -153,17 +156,24 @@ def plm_scaling(table: pd.DataFrame, settings: Mapping[str, list[Finetuning]]) -
         setting: next((run.pretraining for run in settings[setting] if run.pretraining), None)
         for setting in dict.fromkeys(table["setting"])
     }
-    costs = {setting: step_cost(config) for setting, config in configs.items() if config}
-    added = table["setting"].map(lambda setting: costs.get(setting, {})).apply(pd.Series)
+    # A PLM that is not to be had has no costs, though `raw` of its setting has a result.
+    costs = pd.DataFrame(
+        [
+            {"setting": setting, **step_cost(config)}
+            for setting, config in configs.items()
+            if config and history(config)
+        ],
+        columns=["setting", "parameters", "GFLOP a row"],
+    )
     kept = ["variant", "setting", "pretraining seconds", "AUC", "AUC s.d."]
-    return pd.concat([table[kept], added], axis=1)
+    return table[kept].merge(costs, how="left", on="setting")
 
 
 def history(config: Pretraining) -> dict[str, Any] | None:
     """history.json of a pretraining; None where there is none."""
     try:
         path = home() / "artifacts" / "pretraining" / pretraining_key(config) / "history.json"
-    except Unavailable:  # its PLM, so that it has no key
+    except (ValueError, FileNotFoundError):  # of its data or PLM, so that it has no key
         return None
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
@@ -180,7 +190,7 @@ def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[st
         log = failure_log(config)
         try:
             path = home() / "artifacts" / "finetuning" / finetuning_key(config) / "results.json"
-        except Unavailable as error:
+        except (ValueError, FileNotFoundError) as error:
             missing.append(f"{name} ({str(error).rstrip('.')})")
             continue
         if path.exists():
@@ -274,11 +284,14 @@ def model_name(result: Mapping[str, Any]) -> str:
 def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
     """AUC and Logloss of each variant over its seeds, and a paired test against raw.
 
-    The difference is that of the mean AUC over the seeds of both; its interval and p-value are
-    those of a paired bootstrap over test rows. DeLong compares the first seeds only.
+    "AUC − raw" is the difference of the mean AUC over the seeds that both have, with the interval
+    and p-value of a paired bootstrap over test users; "p (BH)" is corrected for the comparisons of
+    the table. DeLong's test compares the first seeds and takes rows as independent. "best" marks
+    the highest AUC and those not distinguishable from it.
     """
     by_variant = grouped(found)
-    raw = by_variant.get("raw")
+    raw = by_variant.get("raw", [])
+    marked = best_of(by_variant)
     lines = []
     for variant, runs in by_variant.items():
         auc, auc_sd = metrics.mean_sd([run["auc"] for run in runs])
@@ -287,57 +300,85 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
             "variant": LABELS[variant],
             "model": model_name(runs[0]),
             "seeds": len(runs),
+            "epochs": mean(runs, "epochs"),
             "AUC": auc,
             "AUC s.d.": auc_sd,
             "Logloss": logloss,
             "Logloss s.d.": logloss_sd,
+            "best": "●" if variant in marked else "",
             "RelaImpr.": np.nan,
-            "AUC − raw": np.nan,
-            "low": np.nan,
-            "high": np.nan,
-            "p (bootstrap)": np.nan,
             "p (DeLong, first seeds)": np.nan,
-            "seconds": float(np.mean([run["seconds"] for run in runs])),
+            "seconds": mean(runs, "seconds"),
+            **against_raw(runs, raw if variant != "raw" else []),
         }
-        if raw is not None and variant != "raw":
-            labels = raw[0]["test"]["labels"]
-            ours, theirs = predictions(runs), predictions(raw)
-            paired = metrics.paired_bootstrap(labels, ours, theirs)
-            line |= {
-                "RelaImpr.": metrics.rela_impr(auc, metrics.mean_sd([r["auc"] for r in raw])[0]),
-                "AUC − raw": paired.difference,
-                "low": paired.low,
-                "high": paired.high,
-                "p (bootstrap)": paired.p_value,
-                "p (DeLong, first seeds)": metrics.delong(labels, ours[0], theirs[0]).p_value,
-            }
+        if not np.isnan(line["AUC − raw"]):
+            line["RelaImpr."] = metrics.rela_impr(auc, mean(raw, "auc"))
+            test = runs[0]["test"]
+            line["p (DeLong, first seeds)"] = metrics.delong(
+                test["labels"], test["probabilities"], raw[0]["test"]["probabilities"]
+            ).p_value
         lines.append(line)
-    return pd.DataFrame(lines)
+    return corrected(pd.DataFrame(lines))[MAIN_COLUMNS]
+
+
+MAIN_COLUMNS = [
+    *("variant", "model", "seeds", "epochs", "AUC", "AUC s.d.", "Logloss", "Logloss s.d.", "best"),
+    *("RelaImpr.", "AUC − raw", "low", "high", "in favour", "p", "p (BH)"),
+    *("p (DeLong, first seeds)", "seconds"),
+]
+
+
+def against_raw(runs: list[dict[str, Any]], raw: list[dict[str, Any]]) -> dict[str, Any]:
+    """The columns of `difference` from raw, "AUC − raw" for the difference itself."""
+    columns = difference(runs, raw)
+    return {"AUC − raw": columns.pop("difference"), **columns}
+
+
+def corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with "p (BH)": "p" corrected for all of its comparisons (Benjamini and Hochberg,
+    1995)."""
+    tested = table["p"].notna()
+    table["p (BH)"] = np.nan
+    if tested.any():
+        table.loc[tested, "p (BH)"] = false_discovery_control(table.loc[tested, "p"])
+    return table
+
+
+def best_of(groups: Mapping[Name, list[dict[str, Any]]]) -> set[Name]:
+    """The group of runs with the highest mean AUC, and those that are not distinguishable from it.
+
+    These are the ones whose p-value against it, corrected for their number, is at least 0.05.
+    """
+    top = max(groups, key=lambda name: mean(groups[name], "auc"), default=None)
+    if top is None:
+        return set()
+    p = pd.Series(
+        {n: difference(groups[top], groups[n])["p"] for n in groups if n != top}, dtype=float
+    )
+    p = p.dropna()
+    far = set(p.index[false_discovery_control(p) < 0.05]) if len(p) else set()
+    return {top} | (set(p.index) - far)
 
 
 def control_table(found: list[dict[str, Any]]) -> pd.DataFrame:
-    """Each ALT variant against its control: the same model and budget from unaligned weights."""
+    """Each ALT variant against its control: the same model and budget from unaligned weights.
+
+    Differences and tests are those of `main_table`, of AUC and of Logloss.
+    """
     by_variant = grouped(found)
     lines = []
     for ours, control in CONTROLS.items():
         if ours in by_variant and control in by_variant:
-            labels = by_variant[ours][0]["test"]["labels"]
-            first, second = predictions(by_variant[ours]), predictions(by_variant[control])
-            for name in ("auc", "logloss"):
-                paired = metrics.paired_bootstrap(labels, first, second, metric=name)
-                lines.append(
-                    {
-                        "variant": LABELS[ours],
-                        "control": LABELS[control],
-                        "metric": {"auc": "AUC", "logloss": "Logloss"}[name],
-                        "difference": paired.difference,
-                        "low": paired.low,
-                        "high": paired.high,
-                        "p": paired.p_value,
-                    }
-                )
-    return pd.DataFrame(lines)
+            for name, words in {"auc": "AUC", "logloss": "Logloss"}.items():
+                columns = difference(by_variant[ours], by_variant[control], name)
+                named = {"variant": LABELS[ours], "control": LABELS[control], "metric": words}
+                lines.append(named | columns)
+    return corrected(pd.DataFrame(lines, columns=CONTROL_COLUMNS))
 
+
+CONTROL_COLUMNS = [
+    *("variant", "control", "metric", "difference", "low", "high", "in favour", "p", "p (BH)"),
+]
 
 CONTROLS = {"alt_ctr": "raw", "alt_lang": "plain_lang", "alt_both": "plain_both"}
 """Each ALT variant, and the same model from unaligned weights."""
@@ -346,11 +387,10 @@ CONTROLS = {"alt_ctr": "raw", "alt_lang": "plain_lang", "alt_both": "plain_both"
 def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.DataFrame:
     """AUC of each variant in each setting of a study, and paired tests.
 
-    A difference is that of the mean AUC over the seeds that both sides have, with the interval and
-    p-value of a paired bootstrap over test rows; beside it stand what it is a difference from, and
-    on how many seeds it is positive. "p (BH)" is corrected for the comparisons of the whole table
-    (Benjamini and Hochberg, 1995). "best" marks, for each variant, the setting with the highest AUC
-    and those not distinguishable from it. A setting without runs has a line without figures.
+    Differences and tests are those of `main_table`; beside a difference stand what it is one from,
+    and on how many seeds it is positive. "best" marks, for each variant, the setting with the
+    highest AUC and those not distinguishable from it, or, where settings differ in their data, the
+    variant within the setting. A setting without runs has a line without figures.
 
     Args:
         found: the results of each setting, from `stored`.
@@ -360,12 +400,14 @@ def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.D
     planned = {name: of.get("variants", study.variants) for name, of in study.settings.items()}
     first, *_ = planned
     names = list(dict.fromkeys(variant for variants in planned.values() for variant in variants))
-    panels = [names] if study.pooled else [[name] for name in names]
+    every = [(s, v) for s, variants in planned.items() for v in variants]
+    panels = [every] if study.pooled else [[p for p in every if p[1] == name] for name in names]
+    if any("data" in of for of in study.settings.values()):
+        panels = [[p for p in every if p[0] == setting] for setting in planned]
     lines: list[dict[str, Any]] = []
-    for panel in panels:
-        places = [(s, v) for s, variants in planned.items() for v in variants if v in panel]
+    for places in panels:
         having = {(s, v): groups[s][v] for s, v in places if v in groups.get(s, {})}
-        best = max(having, key=lambda place: mean(having[place], "auc"), default=None)
+        marked = best_of(having)
         for setting, variant in places:
             runs = having.get((setting, variant), [])
             start = next(((s, v) for s, v in places if s == first != setting), None)
@@ -376,30 +418,25 @@ def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.D
             line = {"variant": LABELS[variant], "setting": setting, "seeds": len(runs)}
             line |= {"best": "", "against": "", "in favour": ""}
             if runs:
-                assert best is not None
-                top = (setting, variant) == best or not distinguishable(having[best], runs)
                 line |= {
+                    "epochs": mean(runs, "epochs"),
                     "pretraining rows": runs[0].get("pretraining_rows", 0),
                     "pretraining seconds": mean(runs, "pretraining_seconds"),
                     "seconds": mean(runs, "seconds"),
                     "AUC": mean(runs, "auc"),
                     "AUC s.d.": metrics.mean_sd([run["auc"] for run in runs])[1],
                     "Logloss": mean(runs, "logloss"),
-                    "best": "●" if top else "",
+                    "best": "●" if (setting, variant) in marked else "",
                     "against": name,
                     **difference(runs, base),
                 }
             lines.append(line)
-    table = pd.DataFrame(lines, columns=STUDY_COLUMNS)
-    tested = table["p"].notna()
-    if tested.any():
-        table.loc[tested, "p (BH)"] = false_discovery_control(table.loc[tested, "p"])
-    return table
+    return corrected(pd.DataFrame(lines, columns=STUDY_COLUMNS))
 
 
 STUDY_COLUMNS = [
-    *("variant", "setting", "pretraining rows", "pretraining seconds", "seconds", "seeds"),
-    *("AUC", "AUC s.d.", "Logloss", "best", "against"),
+    *("variant", "setting", "pretraining rows", "pretraining seconds", "seconds", "epochs"),
+    *("seeds", "AUC", "AUC s.d.", "Logloss", "best", "against"),
     *("difference", "low", "high", "p", "in favour", "p (BH)"),
 ]
 
@@ -409,53 +446,76 @@ def mean(runs: list[dict[str, Any]], name: str) -> float:
     return float(np.mean([run.get(name, 0.0) for run in runs]))
 
 
-def difference(runs: list[dict[str, Any]], base: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """The columns that compare runs with others of the same seeds and test rows; empty without."""
+def difference(
+    runs: list[dict[str, Any]], base: list[dict[str, Any]] | None, metric: str = "auc"
+) -> dict[str, Any]:
+    """The columns that compare runs with others of the same seeds and test rows; empty without.
+
+    The bootstrap draws users with all their test rows, since rows of one user are alike.
+    """
     seeds = {run["seed"] for run in runs} & {run["seed"] for run in base or []}
     ours = {run["seed"]: run for run in runs if run["seed"] in seeds}
     theirs = {run["seed"]: run for run in base or [] if run["seed"] in seeds}
     rows = [run["test"]["rows"] for run in (*ours.values(), *theirs.values())]
     if not seeds or any(of != rows[0] for of in rows):
         return {"difference": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "in favour": ""}
+    test = next(iter(ours.values()))["test"]
     paired = metrics.paired_bootstrap(
-        next(iter(ours.values()))["test"]["labels"],
+        test["labels"],
         predictions([ours[seed] for seed in sorted(seeds)]),
         predictions([theirs[seed] for seed in sorted(seeds)]),
+        metric,
+        groups=test["users"],
     )
-    higher = sum(ours[seed]["auc"] > theirs[seed]["auc"] for seed in seeds)
+    sign = {"auc": 1, "logloss": -1}[metric]
+    better = sum(sign * (ours[seed][metric] - theirs[seed][metric]) > 0 for seed in seeds)
     return {
         "difference": paired.difference,
         "low": paired.low,
         "high": paired.high,
         "p": paired.p_value,
-        "in favour": f"{higher} of {len(seeds)}",
+        "in favour": f"{better} of {len(seeds)}",
     }
 
 
-def distinguishable(best: list[dict[str, Any]], runs: list[dict[str, Any]]) -> bool:
-    """Whether the interval of the difference of two settings excludes 0, or cannot be had."""
-    compared = difference(best, runs)
-    return not compared["low"] <= 0
-
-
 def cold_table(data: Prepared, found: list[dict[str, Any]]) -> pd.DataFrame:
-    """Mean AUC over seeds on the test rows whose user is warm or cold, and likewise the item."""
-    lines = []
-    parts: dict[str, np.ndarray] = {}
-    if found:
-        rows = np.array(found[0]["test"]["rows"])
-        for side in ("user", "item"):
-            cold = data.cold(rows, side)
-            parts |= {f"warm {side}s": ~cold, f"cold {side}s": cold}
-    for variant, runs in grouped(found).items():
-        labels = np.array(runs[0]["test"]["labels"])
-        line: dict[str, Any] = {"variant": LABELS[variant]}
-        for name, part in parts.items():
-            both = len(np.unique(labels[part])) == 2
-            aucs = [metrics.auc(labels[part], p[part]) for p in predictions(runs)] if both else []
-            line[f"{name} ({part.sum():,} rows)"] = np.mean(aucs) if aucs else np.nan
-        lines.append(line)
-    return pd.DataFrame(lines)
+    """AUC on the test rows whose user is warm or cold, and likewise the item, against raw.
+
+    Columns are as in `main_table`, within each part of the test split; "p (BH)" is corrected for
+    the whole table. A part that lacks clicks or has nothing else has lines without figures.
+    """
+    lines: list[dict[str, Any]] = []
+    rows = np.array(found[0]["test"]["rows"] if found else [], dtype=int)
+    for side in ("user", "item"):
+        cold = data.cold(rows, side)
+        for part, name in ((~cold, f"warm {side}s"), (cold, f"cold {side}s")):
+            groups = grouped([on for run in found if (on := restricted(run, part))])
+            marked = best_of(groups)
+            for variant in grouped(found):
+                runs = groups.get(variant, [])
+                line = {"test rows of": name, "rows": int(part.sum()), "variant": LABELS[variant]}
+                line |= {"seeds": len(runs), "best": "●" if variant in marked else ""}
+                if runs:
+                    auc, deviation = metrics.mean_sd([run["auc"] for run in runs])
+                    line |= {"AUC": auc, "AUC s.d.": deviation}
+                lines.append(
+                    line | against_raw(runs, groups.get("raw", []) if variant != "raw" else [])
+                )
+    return corrected(pd.DataFrame(lines, columns=COLD_COLUMNS))
+
+
+COLD_COLUMNS = [
+    *("test rows of", "rows", "variant", "seeds", "AUC", "AUC s.d.", "best"),
+    *("AUC − raw", "low", "high", "in favour", "p", "p (BH)"),
+]
+
+
+def restricted(run: dict[str, Any], part: np.ndarray) -> dict[str, Any] | None:
+    """A result on a part [N] bool of its test rows; None where it lacks one of the classes."""
+    test = {name: np.array(values)[part].tolist() for name, values in run["test"].items()}
+    if len(set(test["labels"])) < 2:
+        return None
+    return {**run, "test": test, "auc": metrics.auc(test["labels"], test["probabilities"])}
 
 
 def grouped(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -504,9 +564,12 @@ def judged(difference: float, line: pd.Series, other: str) -> str:
 
 def warnings(found: list[dict[str, Any]]) -> list[str]:
     """What makes the results less than they seem, in plain sentences."""
-    if all(result["watched"]["split"] != "test" for result in found):
-        return []
-    return ["Early stopping watched the test split, as the published code does: that flatters."]
+    doubts = {doubt: None for result in found for doubt in result["data"]["warnings"]}
+    if any(result["watched"]["split"] == "test" for result in found):
+        doubts[
+            "Early stopping watched the test split, as the published code does: that flatters."
+        ] = None
+    return list(doubts)
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
@@ -526,6 +589,8 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             return f"{value:+.4f}"
         if name.startswith("p (") or name == "p":
             return "< 0.001" if value < 0.001 else f"{value:.3f}"
+        if name == "epochs":
+            return f"{value:.1f}"
         if name.endswith((" rows", "seconds")) and name != "start-up seconds":
             return f"{value:,.0f}"
         if isinstance(value, (int, np.integer)):
@@ -537,10 +602,15 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def read(folder: Path, name: str) -> pd.DataFrame:
-    """The table that `write` wrote; an empty one if there is none."""
-    path = folder / "tables" / f"{name}.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+def read(profile: Profile, notebook: str, name: str) -> pd.DataFrame:
+    """The table that a notebook wrote; an empty one if there is none.
+
+    So it is, too, if the notebook last ran with another configuration of the profile.
+    """
+    stamp = home() / "artifacts" / "stamps" / profile.name / f"{notebook}.json"
+    path = report_folder(profile) / "tables" / f"{name}.csv"
+    made = json.loads(stamp.read_text(encoding="utf-8"))["profile"] if stamp.exists() else ""
+    return pd.read_csv(path) if made == key(profile) and path.exists() else pd.DataFrame()
 
 
 def write(frame: pd.DataFrame, folder: Path, name: str) -> None:

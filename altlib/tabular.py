@@ -117,10 +117,18 @@ class Prepared:
         """Feature ids [B, F] of the rows at positions `rows`."""
         return self.feature_of_value[self.rows[rows]]
 
+    def key_field(self, side: str) -> int:
+        """The first field of `side`: the user's or the item's id."""
+        return next(f for f, field in enumerate(self.schema.fields) if field.side == side)
+
     def cold(self, rows: np.ndarray, side: str) -> np.ndarray:
-        """Whether the first field of `side` (the user's or the item's id) is unknown [B]."""
-        field = next(f for f, field in enumerate(self.schema.fields) if field.side == side)
+        """Whether the user or the item is unknown to the training split [B]."""
+        field = self.key_field(side)
         return self.ids(rows)[:, field] == self.vocabulary.unknown_ids[field]
+
+    def users(self, rows: np.ndarray) -> np.ndarray:
+        """The user of each row [B], as a number; those who are unknown to training differ, too."""
+        return self.rows[rows][:, self.key_field("user")]
 
     def save(self, folder: Path) -> None:
         """Writes the arrays as .npy files and the rest as prepared.json into `folder`."""

@@ -205,3 +205,21 @@ def test_bootstrap_averages_the_metrics_of_seeds() -> None:
     assert found.low < found.difference < found.high
     same = metrics.paired_bootstrap(labels, first[:1], second[0], resamples=50)
     assert same == metrics.paired_bootstrap(labels, first[0], second[0], resamples=50)
+
+
+def test_rows_of_a_group_are_drawn_together() -> None:
+    rng = np.random.default_rng(0)
+    labels, first, second = rng.integers(2, size=60), rng.random(60), rng.random(60)
+    single = metrics.paired_bootstrap(labels, first, second, resamples=200)
+    # Copies of a row say nothing new: the interval stays that of the rows, if they are one group.
+    copied = [np.repeat(values, 3) for values in (labels, first, second)]
+    grouped = metrics.paired_bootstrap(*copied, resamples=200, groups=np.repeat(np.arange(60), 3))
+    assert (grouped.low, grouped.high) == pytest.approx((single.low, single.high))
+    apart = metrics.paired_bootstrap(*copied, resamples=200)
+    assert apart.high - apart.low < 0.7 * (grouped.high - grouped.low)
+
+
+@pytest.mark.parametrize("groups", [[7, 7, 7], [1, 2]])
+def test_groups_that_cannot_be_drawn_are_refused(groups: list[int]) -> None:
+    with pytest.raises(ValueError, match="a group for each of the 3 rows, and two groups at least"):
+        metrics.paired_bootstrap([0, 1, 1], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3], groups=groups)

@@ -87,6 +87,7 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
             },
             r"The study 'main' has a name that is taken",
         ),
+        ({"finetuning": {"lang": {"select_on": "test"}}}, r"mixes early stopping on test and val"),
         ({"seeds": {"p5": [0]}}, r"seeds names the variant 'p5'"),
         (studies(settings={"x": {"data": {}}}), r"setting 'x' of a study changes the data"),
         (
@@ -190,7 +191,8 @@ def test_steps_are_made_once_and_found_again(
 def test_training_sees_training_rows_and_the_test_split_is_read_once(
     profile: Profile, selection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"plm": {"name": profile.plm.name}, "finetuning": {"ctr": {"select_on": selection}}}
+    rules = {kind: {"select_on": selection} for kind in ("ctr", "lang", "both")}
+    changes = {"plm": {"name": profile.plm.name}, "finetuning": rules}
     profile = load_profile(TINY, changes)
     data = runs.prepare(profile.data)
     trained, predicted, watched = [], [], []

@@ -13,6 +13,7 @@ from altlib.datasets import Dataset
 from altlib.tabular import prepare
 
 LABELS = np.random.default_rng(0).integers(2, size=400)
+USERS = np.arange(400) // 2
 
 
 def result(variant: str, seed: int, skill: float, split: str = "validation") -> dict[str, Any]:
@@ -28,7 +29,14 @@ def result(variant: str, seed: int, skill: float, split: str = "validation") -> 
         "logloss": metrics.logloss(LABELS, scores),
         "seconds": 10.0 * (seed + 1),
         "watched": {"split": split, "auc": 0.5, "logloss": 0.7},
-        "test": {"rows": [], "labels": LABELS.tolist(), "probabilities": scores.tolist()},
+        "epochs": 2,
+        "data": {"warnings": []},
+        "test": {
+            "rows": list(range(len(LABELS))),
+            "labels": LABELS.tolist(),
+            "users": USERS.tolist(),
+            "probabilities": scores.tolist(),
+        },
     }
 
 
@@ -53,6 +61,26 @@ def test_main_table_holds_means_and_differences_from_raw(found: list[dict[str, A
     assert line["low"] < line["AUC − raw"] < line["high"]
     assert line["RelaImpr."] == pytest.approx((np.mean(ours) - 0.5) / (np.mean(raw) - 0.5) - 1)
     assert pd.isna(table.loc["ID-based model (raw)", "AUC − raw"])
+    assert table["best"].tolist() == ["", "●", "", ""]
+    assert (line["in favour"], line["epochs"]) == ("2 of 2", 2)
+    assert (table["p (BH)"].dropna() >= table["p"].dropna()).all()
+    assert table["p (BH)"].notna().sum() == 3
+
+
+def test_only_common_seeds_are_compared_with_raw(found: list[dict[str, Any]]) -> None:
+    table = tables.main_table(found).set_index("variant")
+    alone = table.loc["PLM (unaligned)"]
+    assert alone["AUC − raw"] == pytest.approx(found[4]["auc"] - found[0]["auc"])
+    assert alone["AUC − raw"] != pytest.approx(alone["AUC"] - table["AUC"].iloc[0])
+
+
+def test_users_are_drawn_with_all_their_rows(found: list[dict[str, Any]]) -> None:
+    apart = tables.control_table(found)
+    for run in found:
+        run["test"]["users"] = (np.arange(400) // 40).tolist()
+    together = tables.control_table(found)
+    assert (apart["difference"] == together["difference"]).all()
+    assert (apart["low"] != together["low"]).all()
 
 
 def test_a_difference_counts_only_if_its_interval_excludes_nothing(
@@ -70,7 +98,9 @@ def test_a_difference_counts_only_if_its_interval_excludes_nothing(
 
 def test_selection_on_the_test_split_is_told(found: list[dict[str, Any]]) -> None:
     assert tables.warnings(found) == []
-    assert "watched the test split" in tables.warnings([*found, result("raw", 2, 1, "test")])[0]
+    found[0]["data"] = {"warnings": ["A doubt."]}
+    assert tables.warnings(found) == ["A doubt."]
+    assert "watched the test split" in tables.warnings([*found, result("raw", 2, 1, "test")])[1]
 
 
 def test_numbers_are_shown_as_people_read_them() -> None:
@@ -96,11 +126,21 @@ def test_cold_rows_are_scored_apart() -> None:
     made["test"] = {
         "rows": rows.tolist(),
         "labels": data.labels[rows].tolist(),
+        "users": data.users(rows).tolist(),
         "probabilities": scores.tolist(),
     }
-    (line,) = tables.cold_table(data, [made]).to_dict("records")
-    assert line[f"cold items ({cold.sum()} rows)"] == 0.5
-    assert line[f"warm items ({(~cold).sum()} rows)"] == 1.0
+    other = made | {
+        "variant": "alt_ctr",
+        "test": made["test"] | {"probabilities": [0.5] * len(rows)},
+    }
+    table = tables.cold_table(data, [made, other]).set_index(["test rows of", "variant"])
+    raw, aligned = tables.LABELS["raw"], tables.LABELS["alt_ctr"]
+    assert table.loc[("cold items", raw), "AUC"] == 0.5
+    assert table.loc[("cold items", raw), "rows"] == cold.sum()
+    assert table.loc[("warm items", raw), "AUC"] == 1.0
+    assert table.loc[("warm items", aligned), "AUC − raw"] == -0.5
+    assert table.loc[("warm items", raw), "best"] == "●"
+    assert table.loc[("warm items", aligned), "best"] == ""
 
 
 def test_runs_are_kept_without_what_may_not_be_passed_on(
@@ -212,9 +252,31 @@ def test_a_study_may_compare_with_controls(study: dict[str, list[dict[str, Any]]
     assert tested["difference"].iloc[0] > 0
 
 
+def test_settings_with_other_data_are_not_ranked(study: dict[str, list[dict[str, Any]]]) -> None:
+    for runs_of in study.values():
+        runs_of += [result("raw", seed, 3) for seed in (0, 1)]
+    settings = {name: {"data": {"train_share": 0.1}} for name in study}
+    variants = ["raw", "alt_ctr"]
+    of = runs.Study(settings=settings, seeds=[0, 1], variants=variants, against="control")
+    table = tables.study_table(study, of)
+    assert table["best"].tolist() == ["●", ""] * 3
+
+
+def test_the_costs_of_a_plm_that_is_not_to_be_had_are_left_empty() -> None:
+    tiny = str(Path(__file__).with_name("tiny.yaml"))
+    config = runs.load_profile(tiny, {"plm": {"name": "no/such-plm"}})
+    planned_runs = {"absent": [config.run(variant, 0) for variant in ("raw", "alt_ctr")]}
+    table = pd.DataFrame(
+        {"variant": ["raw"], "setting": "absent", "pretraining seconds": 0.0, "AUC": 0.7,
+         "AUC s.d.": np.nan}
+    )  # fmt: skip
+    costs = tables.plm_scaling(table, planned_runs)
+    assert len(costs) == 1 and costs[["parameters", "GFLOP a row"]].isna().all(axis=None)
+
+
 def test_runs_on_other_rows_are_not_compared(study: dict[str, list[dict[str, Any]]]) -> None:
     for run in study["one"]:
-        run["test"]["rows"] = [1]
+        run["test"]["rows"] = [1, *run["test"]["rows"][1:]]
     table = tables.study_table(study, planned(study)).set_index("setting")
     assert pd.isna(table.loc["one", "difference"]) and pd.notna(table.loc["none", "difference"])
 
@@ -225,3 +287,15 @@ def test_settings_with_a_variant_each_are_compared_with_each_other() -> None:
     table = tables.study_table(found, each).set_index("setting")
     assert table.loc["CTR-BERT", "difference"] > 0 and pd.isna(table.loc["DCNv2", "difference"])
     assert table["best"].tolist() == ["", "●"]
+
+
+def test_a_table_of_another_configuration_is_not_read(tmp_path: Path) -> None:
+    tiny = str(Path(__file__).with_name("tiny.yaml"))
+    config = runs.load_profile(tiny)
+    frame = pd.DataFrame({"own words": [0.5]})
+    tables.write(frame, runs.report_folder(config), "own_words")
+    assert not len(tables.read(config, "12_alignment", "own_words"))
+    runs.stamp("12_alignment", config, {})
+    assert tables.read(config, "12_alignment", "own_words").equals(frame)
+    changed = runs.load_profile(tiny, {"pretraining": {"seed": 7}})
+    assert not len(tables.read(changed, "12_alignment", "own_words"))

@@ -109,6 +109,7 @@ def test_vocabulary_comes_from_the_training_split_and_rare_values_are_unknown() 
     unknown = data.vocabulary.unknown_ids[0]
     assert ids[0] == ids[-1] == unknown  # rare in training; only in test
     assert data.cold(data.of("test"), "user").tolist() == [False, False, True, True]
+    assert len(set(data.users(np.arange(40)))) == len(set(frame()["user"]))
     # The sentence keeps the real value.
     assert [v for field in data.values for v in field][data.rows[-1, 0]] == "late"
 

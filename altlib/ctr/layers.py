@@ -58,6 +58,9 @@ class Embedding(nn.Embedding):
 class IdModel(nn.Module):
     """Field embeddings and, as the class says, a first-order term and a DNN over the embeddings.
 
+    The first-order term also stands where a model's paper has none, as in the published code of
+    ALT.
+
     `forward(ids [B, F]) -> (representation [B, R], logit [B])`.
 
     Args:

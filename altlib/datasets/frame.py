@@ -118,8 +118,8 @@ def record(raw: Raw, counts: dict[str, int], known: dict[str, int]) -> dict[str,
     if not raw.exact:
         doubts.append(
             f"{raw.name} is not known to be the published copy (another checksum, or an unpacked "
-            "folder), so nothing vouches for its ratings and timestamps: results may not compare "
-            "with published ones."
+            "folder), so nothing vouches for its ratings and timestamps. Times may be rebuilt, "
+            "so that a split by time is approximate: results may not compare with published ones."
         )
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)

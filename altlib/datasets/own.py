@@ -10,8 +10,8 @@
     timestamp: time
 
 `words` are the column's name unless said otherwise. Without `label` a rating of 1 is a click and 0
-is none; without `timestamp` rows are split at random. Each side begins with its key: what is cold
-is judged by it.
+is none; without `timestamp` the profile has to say `split: random`. Each side begins with its key:
+what is cold is judged by it.
 """
 
 from dataclasses import field
