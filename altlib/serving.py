@@ -305,16 +305,17 @@ def candidates(data: Prepared, number: int) -> np.ndarray:
 
 
 def timings(call: Callable[[], Any], seconds: float) -> np.ndarray:
-    """Milliseconds of each of the calls that fit into the time, at least three, after a first one
-    to warm up."""
-    call()
+    """Milliseconds of each of the calls that fit into the time, after a first one to warm up.
+
+    A first call that takes longer than the time stands alone.
+    """
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
+    while not times or time.perf_counter() < end:
         begun = time.perf_counter()
         call()
         times.append(1000 * (time.perf_counter() - begun))
-    return np.array(times)
+    return np.array(times[1:] or times)
 
 
 def measure(
