@@ -128,6 +128,8 @@ def own_words(tables: Tables) -> Finding:
         for name, line in (("after", after), ("before", before))
     ]
     figures.append(f"uniform {after['uniform']:.3f}")
+    shuffled = table.loc[table["sentences"] != "own", "own words"]
+    figures += [f"with sentences of other rows {share:.3f}" for share in shuffled]
     return bool(after["low"] > max(before["high"], after["uniform"])), "; ".join(figures)
 
 

@@ -274,8 +274,12 @@ from altlib.predictor import Predictor
 predictor = Predictor(sys.argv[1], model=sys.argv[2])
 predictor.predict(json.loads(sys.argv[3]))
 seconds = time.perf_counter() - begun
-unit = 2**20 if sys.platform == "darwin" else 2**10
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit]))
+try:  # on Linux ru_maxrss begins with the memory of the process that started this one
+    with open("/proc/self/status") as status:
+        peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
+except OSError:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(json.dumps([seconds, peak]))
 """
 
 

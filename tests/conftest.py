@@ -1,7 +1,10 @@
 """What several tests share: a tiny PLM on disk and a small synthetic data set."""
 
+import os
 import re
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes share the cores; notebooks inherit it
 
 import pytest
 import torch

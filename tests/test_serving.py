@@ -125,7 +125,7 @@ def test_measurements_have_a_line_each(tiny_plm: str, tmp_path: Path) -> None:
     assert set(table["engine"]) == {"PyTorch", "ONNX", "ONNX, raw values", "ONNX int8"}
     costs = serving.costs(exports)
     assert costs["model"].tolist() == ["model.onnx", "model.onnx", "model-int8.onnx"]
-    assert (costs["start-up seconds"] > 0).all() and (costs["peak memory MiB"] > 10).all()
+    assert (costs["start-up seconds"] > 0).all() and costs["peak memory MiB"].between(10, 400).all()
     auc = json.loads((serving.folder_of(profile.run("raw", 0)) / "results.json").read_text())["auc"]
     assert costs["test AUC"][0] == pytest.approx(auc, abs=1e-5)
     assert costs["test AUC"][2] == pytest.approx(costs["test AUC"][1], abs=0.05)
