@@ -114,23 +114,28 @@ def degeneration(tables: Tables) -> Finding:
 
 
 def own_words(tables: Tables) -> Finding:
-    """Whether fields attend to their own words more than before pretraining and than an even
-    spread would."""
+    """Whether fields attend to their own words more than before pretraining, than an even spread
+    would, and than with sentences of other rows: else it is the place in the template that they
+    attend to."""
     table = tables.get("own_words", pd.DataFrame())
     if not len(table):
         return None
     own = table[table["sentences"] == "own"].set_index("checkpoint")
-    if not {"before pretraining", "after pretraining"} <= set(own.index):
+    shuffled = table[table["sentences"] != "own"].set_index("checkpoint")
+    aligned = "after pretraining"
+    if "before pretraining" not in own.index or aligned not in own.index.intersection(
+        shuffled.index
+    ):
         return None
-    before, after = own.loc["before pretraining"], own.loc["after pretraining"]
+    after, before, other = own.loc[aligned], own.loc["before pretraining"], shuffled.loc[aligned]
+    lines = {"after": after, "before": before, "with sentences of other rows": other}
     figures = [
         f"{name} {line['own words']:.3f} [{line['low']:.3f}, {line['high']:.3f}]"
-        for name, line in (("after", after), ("before", before))
+        for name, line in lines.items()
     ]
     figures.append(f"uniform {after['uniform']:.3f}")
-    shuffled = table.loc[table["sentences"] != "own", "own words"]
-    figures += [f"with sentences of other rows {share:.3f}" for share in shuffled]
-    return bool(after["low"] > max(before["high"], after["uniform"])), "; ".join(figures)
+    most = max(before["high"], other["high"], after["uniform"])
+    return bool(after["low"] > most), "; ".join(figures)
 
 
 def same_cost(tables: Tables) -> Finding:

@@ -16,7 +16,7 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from altlib.tabular import Prepared
 
@@ -274,6 +274,9 @@ def plm_scaling(table: pd.DataFrame) -> Figure:
                 axis.annotate(line["setting"], (line[name], line["AUC"]), xytext=(4, 4),
                               textcoords="offset points", fontsize=8)  # fmt: skip
         axis.set(xscale="log", xlabel=label)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.margins(x=0.3)
     axes[0].set(ylabel="test AUC")
     axes[0].legend(frameon=False)

@@ -104,6 +104,9 @@ def test_own_words_count_above_what_was_there_before_and_an_even_spread() -> Non
     here, figures = verdict("A masked field attends", own_words=table)
     assert here == "held" and "after 0.300 [0.290, 0.310]" in figures and "0.120" in figures
     assert verdict("A masked field", own_words=table.assign(uniform=0.3))[0] == "not held"
+    place = table.copy()
+    place.loc[2, "high"] = 0.295
+    assert verdict("A masked field", own_words=place)[0] == "not held"
     table.loc[0, "high"] = 0.295
     assert verdict("A masked field", own_words=table)[0] == "not held"
     assert verdict("A masked field", own_words=table.iloc[1:])[0] == "not tested"
