@@ -75,7 +75,7 @@ def losses(case: Case, model: Alignment) -> dict[str, float]:
         ({"twins": True}, {"mtm", "mlm"}),
         ({"plm_passes": 1}, {"icl", "mtm", "mlm"}),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "-".join(sorted(value)),
 )
 def test_a_switch_changes_the_loss_it_names_and_no_other(
     case: Case, change: dict[str, object], named: set[str]
