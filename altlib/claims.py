@@ -121,13 +121,11 @@ def own_words(tables: Tables) -> Finding:
     if not len(table):
         return None
     own = table[table["sentences"] == "own"].set_index("checkpoint")
-    shuffled = table[table["sentences"] != "own"].set_index("checkpoint")
-    aligned = "after pretraining"
-    if "before pretraining" not in own.index or aligned not in own.index.intersection(
-        shuffled.index
-    ):
+    shuffled = table[table["sentences"] == "of other rows"]
+    if not {"before pretraining", "after pretraining"} <= set(own.index) or not len(shuffled):
         return None
-    after, before, other = own.loc[aligned], own.loc["before pretraining"], shuffled.loc[aligned]
+    before, after = own.loc["before pretraining"], own.loc["after pretraining"]
+    other = shuffled.iloc[0]
     lines = {"after": after, "before": before, "with sentences of other rows": other}
     figures = [
         f"{name} {line['own words']:.3f} [{line['low']:.3f}, {line['high']:.3f}]"

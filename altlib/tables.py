@@ -352,12 +352,10 @@ def best_of(groups: Mapping[Name, list[dict[str, Any]]]) -> set[Name]:
     top = max(groups, key=lambda name: mean(groups[name], "auc"), default=None)
     if top is None:
         return set()
-    p = pd.Series(
-        {n: difference(groups[top], groups[n])["p"] for n in groups if n != top}, dtype=float
-    )
-    p = p.dropna()
-    far = set(p.index[false_discovery_control(p) < 0.05]) if len(p) else set()
-    return {top} | (set(p.index) - far)
+    p = {name: difference(groups[top], runs)["p"] for name, runs in groups.items() if name != top}
+    compared = [name for name in p if not np.isnan(p[name])]
+    adjusted = false_discovery_control([p[name] for name in compared])
+    return {top} | {name for name, value in zip(compared, adjusted, strict=True) if value >= 0.05}
 
 
 def control_table(found: list[dict[str, Any]]) -> pd.DataFrame:
@@ -451,13 +449,15 @@ def difference(
 ) -> dict[str, Any]:
     """The columns that compare runs with others of the same seeds and test rows; empty without.
 
-    The bootstrap draws users with all their test rows, since rows of one user are alike.
+    The bootstrap draws users with all their test rows, since rows of one user are alike. Rows of a
+    single user allow none.
     """
     seeds = {run["seed"] for run in runs} & {run["seed"] for run in base or []}
     ours = {run["seed"]: run for run in runs if run["seed"] in seeds}
     theirs = {run["seed"]: run for run in base or [] if run["seed"] in seeds}
     rows = [run["test"]["rows"] for run in (*ours.values(), *theirs.values())]
-    if not seeds or any(of != rows[0] for of in rows):
+    alone = len({user for run in ours.values() for user in run["test"]["users"]}) < 2
+    if not seeds or alone or any(of != rows[0] for of in rows):
         return {"difference": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "in favour": ""}
     test = next(iter(ours.values()))["test"]
     paired = metrics.paired_bootstrap(
@@ -564,12 +564,12 @@ def judged(difference: float, line: pd.Series, other: str) -> str:
 
 def warnings(found: list[dict[str, Any]]) -> list[str]:
     """What makes the results less than they seem, in plain sentences."""
-    doubts = {doubt: None for result in found for doubt in result["data"]["warnings"]}
+    doubts = list(dict.fromkeys(w for result in found for w in result["data"]["warnings"]))
     if any(result["watched"]["split"] == "test" for result in found):
-        doubts[
+        doubts.append(
             "Early stopping watched the test split, as the published code does: that flatters."
-        ] = None
-    return list(doubts)
+        )
+    return doubts
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:

@@ -83,6 +83,13 @@ def test_users_are_drawn_with_all_their_rows(found: list[dict[str, Any]]) -> Non
     assert (apart["low"] != together["low"]).all()
 
 
+def test_rows_of_a_single_user_allow_no_test(found: list[dict[str, Any]]) -> None:
+    for run in found:
+        run["test"]["users"] = [7] * len(LABELS)
+    controls = tables.control_table(found)
+    assert len(controls) == 4 and controls[["difference", "p (BH)"]].isna().all(axis=None)
+
+
 def test_a_difference_counts_only_if_its_interval_excludes_nothing(
     found: list[dict[str, Any]],
 ) -> None:
