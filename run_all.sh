@@ -99,6 +99,11 @@ fi
 
 case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) dry=yes ;; *) dry= ;; esac
 if [ -z "$dry" ]; then
+  # Snakemake's own lock would outlive a power cut; this one ends with its process.
+  mkdir -p artifacts
+  exec 9>>artifacts/.running
+  python -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null ||
+    die "another ./run_all.sh is running in this folder; wait until it ends, or stop it"
   # A notebook of which a run failed tries again; where weights or data were absent, once the user
   # has brought some.
   again='"failed"'
@@ -107,7 +112,7 @@ if [ -z "$dry" ]; then
 fi
 cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
 echo "Running the profile '$what' on $cores cores ..."
-python -m snakemake "$@" --cores "$cores" --config "profile=$what" --quiet host reason rules ||
+python -m snakemake "$@" --cores "$cores" --nolock --rerun-incomplete --config "profile=$what" --quiet host reason rules ||
   die "the profile '$what' did not finish (see above); run the same command again to go on where it stopped"
 [ -z "$dry" ] || exec python -m altlib.plan "$what"
 reports=reports/$what

@@ -426,7 +426,7 @@ def same_cost(first: Call, second: Call, rounds: int = 40, seconds: float = 0.05
     return float(np.median(ratios))
 
 
-def waits(call: Callable[[], Any], rate: float, seconds: float) -> np.ndarray:
+def waits(call: Callable[[], Any], rate: float, requests: int) -> np.ndarray:
     """Milliseconds from arrival to answer of requests that arrive at a fixed rate.
 
     One worker answers them in order, so that one that is late makes those behind it wait.
@@ -434,12 +434,12 @@ def waits(call: Callable[[], Any], rate: float, seconds: float) -> np.ndarray:
     Args:
         call: answers a request.
         rate: requests a second.
-        seconds: how long they arrive. A request that would wait longer than a second ends this, as
-            if all had waited forever.
+        requests: how many arrive. One that would wait longer than a second ends this, as if all
+            had waited forever.
     """
     waited: list[float] = []
     begun = time.perf_counter()
-    for arrival in np.arange(max(1, int(rate * seconds))) / rate:
+    for arrival in np.arange(requests) / rate:
         while (now := time.perf_counter() - begun) < arrival:
             time.sleep(min(arrival - now, 1e-3) / 2)
         if now - arrival > 1:
@@ -449,21 +449,46 @@ def waits(call: Callable[[], Any], rate: float, seconds: float) -> np.ndarray:
     return np.array(waited)
 
 
-def highest_rate(call: Callable[[], Any], limit: float = 10.0, seconds: float = 1.0) -> float:
-    """The highest rate, in requests a second, at which p99 stays within `limit` milliseconds.
+def load(
+    calls: Mapping[str, Callable[[], Any]],
+    rates: tuple[int, ...] = (50, 100, 150, 200, 300, 400),
+    limit: float = 10.0,
+    requests: int = 300,
+    rounds: int = 5,
+) -> pd.DataFrame:
+    """What requests wait at fixed rates, and the highest of these rates that holds.
 
-    Found by bisection up to the rate that the median call would allow; 0 if there is none. A trial
-    has 300 requests or more, if they fit into ten times `seconds`. A rate has three trials and one
-    that holds is enough: a single pause of a shared machine makes all requests behind it late.
+    Variants take turns, and of each variant and rate the median of the rounds' p99 counts: a single
+    pause of a shared machine makes all requests behind it late, and must not decide.
+
+    Args:
+        calls: by variant; each answers a request.
+        rates: requests a second, rising. One at which even the median call would be too slow to
+            keep up is not tried.
+        limit: milliseconds; a rate holds if p99 stays within it.
+        requests: of a trial.
+        rounds: trials of each variant and rate.
+
+    Returns:
+        For each variant p99 in milliseconds at each rate, infinite where requests pile up, and the
+        highest rate that holds, 0 if none.
     """
-    usual = float(np.median(timings(call, seconds)))
-    low, high = 0.0, 1000 / usual
-    for _ in range(7 if usual <= limit else 0):
-        middle = (low + high) / 2
-        length = min(max(seconds, 300 / middle), 10 * seconds)
-        held = any(np.percentile(waits(call, middle, length), 99) <= limit for _ in range(3))
-        low, high = (middle, high) if held else (low, middle)
-    return low
+    usual = {variant: np.median(timings(call, 0.2)) for variant, call in calls.items()}
+    p99: dict[str, list[list[float]]] = {variant: [] for variant in calls}
+    for _ in range(rounds):
+        for variant, call in calls.items():
+            trials = (
+                waits(call, rate, requests) if rate * usual[variant] < 1000 else np.array([np.inf])
+                for rate in rates
+            )
+            p99[variant].append([float(np.percentile(trial, 99)) for trial in trials])
+    lines = []
+    for variant, found in p99.items():
+        usually = dict(zip(rates, np.median(found, axis=0), strict=True))
+        held = max((rate for rate, wait in usually.items() if wait <= limit), default=0)
+        waited = {f"p99_ms at {rate}/s": wait for rate, wait in usually.items()}
+        lines.append({"variant": variant, **waited, "highest rate": held})
+    return pd.DataFrame(lines)
 
 
 def main() -> None:

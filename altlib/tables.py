@@ -583,6 +583,8 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     def text(name: str, value: Any) -> str:
         if value is None or (isinstance(value, float) and np.isnan(value)):
             return "–"
+        if isinstance(value, float) and np.isinf(value):
+            return "∞"
         if name in percent:
             return f"{value:+.2%}" if name == "RelaImpr." else f"{value:.1%}"
         if name in ("AUC − raw", "low", "high", "difference"):

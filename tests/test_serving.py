@@ -153,13 +153,25 @@ class Clock:
 
 def test_a_late_worker_makes_those_behind_it_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    waited = serving.waits(lambda: clock.pass_by(0.030), rate=50, seconds=0.1)  # one each 20 ms
+    waited = serving.waits(lambda: clock.pass_by(0.030), rate=50, requests=5)  # one each 20 ms
     np.testing.assert_allclose(waited, [30, 40, 50, 60, 70], atol=0.1)
-    assert serving.waits(lambda: clock.pass_by(1.1), rate=50, seconds=0.1).tolist() == [np.inf]
+    assert serving.waits(lambda: clock.pass_by(1.1), rate=50, requests=5).tolist() == [np.inf]
 
 
-def test_the_highest_rate_is_the_one_that_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_finds_the_highest_rate_that_holds_despite_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = Clock(monkeypatch)
-    rate = serving.highest_rate(lambda: clock.pass_by(0.004))
-    assert 200 < rate <= 250
-    assert serving.highest_rate(lambda: clock.pass_by(0.020)) == 0
+    calls, paused = 0, 0.3
+
+    def answer() -> None:
+        nonlocal calls
+        calls += 1
+        clock.pass_by(0.004 + (paused if calls == 100 else 0))
+
+    slow = {"slow": lambda: clock.pass_by(0.020), "slower": lambda: clock.pass_by(0.2)}
+    table = serving.load({"fast": answer, **slow}, (10, 100, 200, 400), requests=50, rounds=3)
+    assert table["highest rate"].tolist() == [200, 0, 0]
+    assert table["p99_ms at 200/s"][0] == pytest.approx(4, abs=0.1)
+    assert table["p99_ms at 10/s"].tolist() == pytest.approx([4, 20, np.inf], abs=0.1)
+    assert np.isinf(table["p99_ms at 400/s"]).all()
