@@ -481,7 +481,9 @@ def load(
                 waits(call, rate, requests) if rate * usual[variant] < 1000 else np.array([np.inf])
                 for rate in rates
             )
-            p99[variant].append([float(np.percentile(trial, 99, method="higher")) for trial in trials])
+            p99[variant].append(
+                [float(np.percentile(trial, 99, method="higher")) for trial in trials]
+            )
     lines = []
     for variant, found in p99.items():
         usually = dict(zip(rates, np.median(found, axis=0), strict=True))
