@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +74,12 @@ def write(
         basis: from `basis`, below every part that has none of its own.
         links: other pages by title, for the top.
     """
-    rendered = [
+    parts = [
         {
             "title": section.title,
             "text": section.text,
             "figures": section.figures,
-            "tables": [table_html(caption, frame) for caption, frame in section.tables],
+            "tables": [rendered(caption, frame) for caption, frame in section.tables],
             "basis": section.basis or basis,
         }
         for section in sections
@@ -90,7 +89,7 @@ def write(
         lead=lead,
         findings=findings,
         missing=missing,
-        sections=rendered,
+        sections=parts,
         links=links or {},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +97,15 @@ def write(
     return path
 
 
-def table_html(caption: str, frame: pd.DataFrame) -> str:
-    """A table with its caption and column headers."""
-    html = shown(frame).to_html(index=False, border=0, justify="unset")
-    html = html.replace("<thead>", f"<caption>{escape(caption)}</caption>\n  <thead>", 1)
-    return html.replace("<th>", '<th scope="col">')
+def rendered(caption: str, frame: pd.DataFrame) -> dict[str, Any]:
+    """A table as the page wants it: numbers stand right, words left, and long ones may wrap."""
+
+    def kind(values: pd.Series) -> str:
+        words = [value for value in values if isinstance(value, str)]
+        if not any(letter.isalpha() for value in words for letter in value):
+            return ""
+        return "prose" if max(map(len, words)) > 60 else "words"
+
+    kinds = [kind(frame[name]) for name in frame]
+    rows = [list(zip(kinds, row, strict=True)) for row in shown(frame).to_numpy()]
+    return {"caption": caption, "head": list(zip(kinds, frame, strict=True)), "rows": rows}

@@ -322,9 +322,9 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 MAIN_COLUMNS = [
-    *("variant", "model", "seeds", "epochs", "AUC", "AUC s.d.", "Logloss", "Logloss s.d.", "best"),
-    *("RelaImpr.", "AUC − raw", "low", "high", "in favour", "p", "p (BH)"),
-    *("p (DeLong, first seeds)", "seconds"),
+    *("variant", "model", "seeds", "epochs", "AUC", "AUC s.d.", "best"),
+    *("AUC − raw", "low", "high", "in favour", "p", "p (BH)", "p (DeLong, first seeds)"),
+    *("RelaImpr.", "Logloss", "Logloss s.d.", "seconds"),
 ]
 
 
@@ -433,9 +433,9 @@ def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.D
 
 
 STUDY_COLUMNS = [
-    *("variant", "setting", "pretraining rows", "pretraining seconds", "seconds", "epochs"),
-    *("seeds", "AUC", "AUC s.d.", "Logloss", "best", "against"),
-    *("difference", "low", "high", "p", "in favour", "p (BH)"),
+    *("variant", "setting", "seeds", "AUC", "AUC s.d.", "best", "against"),
+    *("difference", "low", "high", "p", "p (BH)", "in favour"),
+    *("Logloss", "epochs", "seconds", "pretraining rows", "pretraining seconds"),
 ]
 
 
@@ -573,7 +573,8 @@ def warnings(found: list[dict[str, Any]]) -> list[str]:
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with numbers as people read them: 4 digits, shares in %, a dash for nothing."""
+    """The table with numbers as people read them: 4 digits, 3 of a measured time or size, shares
+    in %, a dash for nothing."""
     percent = {"unknown in test", "positive", "cold users", "cold items", "most frequent",
                "MTM accuracy", "MLM accuracy", "with other IDs", "recovered",
                "RelaImpr.", "own words", "uniform"}  # fmt: skip
@@ -593,7 +594,9 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             return "< 0.001" if value < 0.001 else f"{value:.3f}"
         if name == "epochs":
             return f"{value:.1f}"
-        if name.endswith((" rows", "seconds")) and name != "start-up seconds":
+        if "_ms" in name or name in ("start-up seconds", "file MB", "peak memory MiB"):
+            return f"{value:,.{max(0, 2 - int(np.floor(np.log10(value or 1.0))))}f}"
+        if name.endswith((" rows", "seconds", "rows_per_s")):
             return f"{value:,.0f}"
         if isinstance(value, (int, np.integer)):
             return f"{value:,}"

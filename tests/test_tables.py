@@ -113,13 +113,15 @@ def test_selection_on_the_test_split_is_told(found: list[dict[str, Any]]) -> Non
 def test_numbers_are_shown_as_people_read_them() -> None:
     frame = pd.DataFrame(
         {"AUC": [0.81234, np.nan], "p": [0.0001, 0.25], "low": [0.1, -0.1], "rows": [1234, 5]}
-    )
+    ).assign(p50_ms=[0.10912, 7315.6], p99_ms=[0.0, np.inf])
     shown = tables.shown(frame).to_dict("list")
     assert shown == {
         "AUC": ["0.8123", "–"],
         "p": ["< 0.001", "0.250"],
         "low": ["+0.1000", "-0.1000"],
         "rows": ["1,234", "5"],
+        "p50_ms": ["0.109", "7,316"],
+        "p99_ms": ["0.00", "∞"],
     }
 
 
