@@ -74,7 +74,7 @@ def plan(name: str) -> pd.DataFrame:
     for notebook in profile.studies:
         settings = runs.study_runs(name, notebook).values()
         named[notebook] = [run for several in settings for of in several.values() for run in of]
-    table, done = known(), set[str]()
+    table, done, lacking = known(), set[str](), set[tuple[str, str]]()
     artefacts = runs.home() / "artifacts"
 
     def new(kind: str, key: str) -> bool:
@@ -86,12 +86,18 @@ def plan(name: str) -> pd.DataFrame:
     def line(notebook: str, of: list[Finetuning]) -> dict[str, object]:
         pretrainings, finetunings, absent = [], [], 0
         for run in of:
+            model = run.plm or (run.pretraining.plm if run.pretraining else None)
+            needed = (run.data.dataset, model.name if model else "")
+            if needed in lacking:  # asked for once
+                absent += 1
+                continue
             try:
                 if new("finetuning", runs.finetuning_key(run)):
                     finetunings.append(finetuning_seconds(run, table))
                 if run.pretraining and new("pretraining", runs.pretraining_key(run.pretraining)):
                     pretrainings.append(pretraining_seconds(run.pretraining, table))
             except fetch.Unavailable:  # it will be named as missing
+                lacking.add(needed)
                 absent += 1
         times = pd.Series(pretrainings + finetunings, dtype=float)
         return {

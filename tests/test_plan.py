@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from altlib import plan, runs
+from altlib import fetch, plan, runs
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
@@ -45,3 +45,17 @@ def test_times_are_those_of_like_runs_by_row(profile: str, tiny_plm: str) -> Non
     line = table.loc["04_finetune_ctr"]
     assert line["minutes"] == pytest.approx(4 * rows / 1000)
     assert line["without estimate"] == 1  # the pretraining
+
+
+def test_data_that_are_not_to_be_had_are_asked_for_once(
+    profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def prepare(data: runs.DataConfig) -> None:
+        asked.append(data)
+        raise fetch.Unavailable("There are no clicks.")
+
+    monkeypatch.setattr(runs, "prepare", prepare)
+    assert plan.plan(profile)["not to be had"].tolist() == [4, 2, 2]
+    assert len(asked) == 2  # for the raw models, and for those with a PLM
