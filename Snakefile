@@ -1,7 +1,8 @@
 """Which notebooks have to run: `./run_all.sh PROFILE` calls this.
 
 Each rule executes one notebook and leaves a small JSON, its stamp, as output; the executed notebook
-is the log, so that a failed one stays to be read. A rule lists the modules whose change can change
+is the log, so that a failed one stays to be read. One that fails does not stop the others, except
+where nothing can go on: its stamp says why, and the report names it. A rule lists the modules whose change can change
 what its notebook shows. Training is found again under artifacts/ whatever reruns here: only a
 change of configuration or data trains anew.
 """
@@ -56,6 +57,9 @@ NOTEBOOKS = {
 }
 
 
+NEEDED = ("01_data", "02_templating", "14_report")
+
+
 rule all:
     input:
         expand(STAMP, notebook=NOTEBOOKS),
@@ -81,3 +85,4 @@ for position, (name, (before, modules)) in enumerate(NOTEBOOKS.items()):
         shell:
             f'"{sys.executable}" -m altlib.execute {{input.notebook}} --out {{log}} -p profile {PROFILE}'
             + (" -p live False" if name == "12_alignment" else "")
+            + ("" if name in NEEDED else " --stamp {output}")

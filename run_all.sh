@@ -104,7 +104,7 @@ if [ -z "$dry" ]; then
   exec 9>>artifacts/.running
   python -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null ||
     die "another ./run_all.sh is running in this folder; wait until it ends, or stop it"
-  # A notebook of which a run failed tries again; where weights or data were absent, once the user
+  # A notebook that failed, or of which a run failed, tries again; where weights or data were absent, once the user
   # has brought some.
   again='"failed"'
   [ -z "${ALTLIB_PLM:-}${ALTLIB_DATA:-}" ] || again='"failed"\|"absent"'
@@ -122,3 +122,5 @@ if [ -f "$reports/tables/main.md" ]; then
   echo
 fi
 echo "All tables, figures and executed notebooks: $reports/index.html"
+failed=$(grep -ls '"failed": ' "artifacts/stamps/$what"/*.json) || exit 0
+die "these notebooks did not run to their end: $(basename -as .json $failed | tr '\n' ' ')(see $reports/notebooks/*.failed.ipynb); run the same command again to try again"

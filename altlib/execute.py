@@ -9,6 +9,7 @@ in a cell, killed kernels, and no limit on time. Run it from the project's root:
 import argparse
 import ast
 import difflib
+import json
 import logging
 import math
 import os
@@ -292,6 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the executed copy")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--timeout", type=float, default=86_400.0, help="seconds for all cells")
+    parser.add_argument("--stamp", type=Path, help="JSON to say why it failed, instead of exit 1")
     options = parser.parse_args(arguments)
     # papermill reports every failure to its log besides raising it.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
@@ -301,7 +303,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         execute(options.notebook, options.out, parameters, options.timeout)
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
-        return 1
+        if options.stamp is None:
+            return 1
+        options.stamp.parent.mkdir(parents=True, exist_ok=True)
+        content = {"notebook": options.notebook.stem, "failed": str(error)}
+        options.stamp.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return 0
 
 

@@ -151,10 +151,10 @@ function recovered(view) {
     make("td", {}, found.words.map(([truth, best]) =>
       `${truth}: ${best.map(([word, share]) => `${word === truth ? "✓ " : ""}${word} ${chance(share)}`).join(", ")}`).join("; ") || "–")));
   return make("table", { class: "recovered" },
-    make("caption", {}, `What comes back of ${view.panels[0].rows[view.field]}; the truth is “${view.truth}”`),
+    make("caption", {}, `What comes back of ${view.panels[0].rows[view.field]}; the truth is “${view.truth}”${view.known ? "" : ", which no training row had, so that its ID cannot come back"}`),
     make("thead", {}, make("tr", {},
       make("th", { scope: "col" }, "checkpoint"),
-      make("th", { scope: "col" }, "the masked ID, from the words"),
+      make("th", { scope: "col" }, "the masked ID, from words and other IDs"),
       make("th", { scope: "col" }, "its masked words, from words and IDs"))),
     make("tbody", {}, ...lines));
 }

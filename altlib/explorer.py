@@ -352,11 +352,13 @@ class Reader:
             panels.append(difference(*panels[::-1]))
         chance = self.probabilities.get(position)
         values = [value for values in self.data.values for value in values]
+        truth = values[self.data.rows[position][field]]
         return {
             "field": field,
             "panels": panels,
             "recovered": recovered,
-            "truth": values[self.data.rows[position][field]],
+            "truth": truth,
+            "known": truth in self.data.vocabulary.values[field],
             "label": int(self.data.labels[position]),
             "probability": chance,
             "note": CAUTION,

@@ -126,9 +126,9 @@ def recovery(table: pd.DataFrame) -> Figure:
     left.plot(table["most frequent"], place, "k|", markersize=14, label="always the most frequent")
     left.set_yticks(place, table["field"])
     left.legend(frameon=False, loc="lower right", fontsize=8)
-    left.set(xlim=(0, 1), xlabel="recovered share", title="MTM: IDs recovered from words")
+    left.set(xlim=(0, 1), xlabel="recovered share", title="MTM: IDs recovered")
     right.barh(place, table["MLM accuracy"], color=COLOURS["mlm"], height=0.6)
-    right.set(xlim=(0, 1), xlabel="recovered share", title="MLM: words recovered with IDs")
+    right.set(xlim=(0, 1), xlabel="recovered share", title="MLM: words recovered")
     return figure
 
 
@@ -236,10 +236,11 @@ def study(table: pd.DataFrame) -> Figure:
     )  # fmt: skip
     height = {setting: -index for index, setting in enumerate(settings)}
     for axis, (variant, panel) in zip(axes[0], panels.items(), strict=True):
-        parts = dict(list(panel.groupby("variant", sort=False))) if controlled else {"": panel}
-        for number, (name, lines) in enumerate(parts.items()):
-            place = lines["setting"].map(height) - 0.2 * number
-            kind = "aligned" if not controlled or str(name).startswith("ALT") else "unaligned"
+        aligned = panel["pretraining rows"] > 0
+        parts = panel.groupby(panel["variant"] if controlled else aligned, sort=False)
+        for number, (name, lines) in enumerate(parts):
+            place = lines["setting"].map(height) - (0.2 * number if controlled else 0)
+            kind = "aligned" if aligned[lines.index].any() else "unaligned"
             axis.errorbar(lines["AUC"], place, xerr=np.nan_to_num(lines["AUC s.d."]), fmt="o",
                           color=COLOURS[kind], capsize=3, label=name)  # fmt: skip
         if controlled:

@@ -96,8 +96,9 @@ def plan(name: str) -> pd.DataFrame:
                     finetunings.append(finetuning_seconds(run, table))
                 if run.pretraining and new("pretraining", runs.pretraining_key(run.pretraining)):
                     pretrainings.append(pretraining_seconds(run.pretraining, table))
-            except fetch.Unavailable:  # it will be named as missing
-                lacking.add(needed)
+            except (ValueError, FileNotFoundError) as error:  # it will be named as missing
+                if isinstance(error, fetch.Unavailable):
+                    lacking.add(needed)
                 absent += 1
         times = pd.Series(pretrainings + finetunings, dtype=float)
         return {

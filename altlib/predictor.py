@@ -6,7 +6,7 @@ sentences, tokenizer.json. Nothing here imports PyTorch, so a server starts in a
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,9 @@ class Predictor:
             missing = [name for name in self.fields if name not in rows]
             if missing:
                 raise ValueError(f"The frame has no column {missing}; it needs {self.fields}.")
-            frame = rows[self.fields]
+            frame = rows[self.fields].convert_dtypes()  # whole numbers stay so beside a gap
             rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        elif isinstance(rows, (str, Mapping)):
+        elif isinstance(rows, (str, Mapping)) or not isinstance(rows, Iterable):
             raise ValueError("Rows are a list of mappings; a single row is a list of one.")
         found = []
         for number, row in enumerate(rows):

@@ -392,28 +392,40 @@ def test_auc(folder: Path, model: str) -> float:
     return metrics.auc(data.labels[test], np.concatenate(found))
 
 
-def costs(exports: Mapping[str, Path]) -> pd.DataFrame:
+def costs(exports: Mapping[str, Path], rounds: int = 5) -> pd.DataFrame:
     """For each model file its size, its test AUC, and a new process: the seconds from its first
-    import to its first answer, and its highest memory up to there."""
-    lines = []
-    for variant, folder in exports.items():
-        export = checked(folder / "export.json")
-        row = json.dumps([dict.fromkeys(export["fields"], "")])
-        for model in (name for name in export["sha256"] if name.endswith(".onnx")):
-            words = [sys.executable, "-c", START, str(folder), model, row]
+    import to its first answer, and its highest memory up to there.
+
+    These two are medians of rounds in which the files take turns, after one that only fills the
+    machine's file cache.
+    """
+    files = [
+        (variant, folder, model)
+        for variant, folder in exports.items()
+        for model in checked(folder / "export.json")["sha256"]
+        if model.endswith(".onnx")
+    ]
+    measured = []
+    for _ in range(1 + rounds):
+        for _, folder, model in files:
+            row = dict.fromkeys(checked(folder / "export.json")["fields"], "")
+            words = [sys.executable, "-c", START, str(folder), model, json.dumps([row])]
             done = subprocess.run(words, capture_output=True, text=True, check=True)
-            seconds, memory = json.loads(done.stdout)
-            lines.append(
-                {
-                    "variant": variant,
-                    "model": model,
-                    "file MB": (folder / model).stat().st_size / 1e6,
-                    "start-up seconds": seconds,
-                    "peak memory MiB": memory,
-                    "test AUC": test_auc(folder, model),
-                }
-            )
-    return pd.DataFrame(lines)
+            measured.append(json.loads(done.stdout))
+    middle = np.median(np.reshape(measured, (1 + rounds, len(files), 2))[1:], axis=0)
+    return pd.DataFrame(
+        [
+            {
+                "variant": variant,
+                "model": model,
+                "file MB": (folder / model).stat().st_size / 1e6,
+                "start-up seconds": seconds,
+                "peak memory MiB": memory,
+                "test AUC": test_auc(folder, model),
+            }
+            for (variant, folder, model), (seconds, memory) in zip(files, middle, strict=True)
+        ]
+    )
 
 
 def same_cost(first: Call, second: Call, rounds: int = 40, seconds: float = 0.05) -> float:

@@ -145,18 +145,17 @@ def recovery_curves(settings: Mapping[str, list[Finetuning]]) -> pd.DataFrame:
 
 
 def plm_scaling(table: pd.DataFrame, settings: Mapping[str, list[Finetuning]]) -> pd.DataFrame:
-    """A study's table with what the PLM of each setting costs.
+    """The aligned lines of a study's table with what the PLM of each setting costs.
 
     Args:
         table: from `study_table`.
         settings: of the study, as in `runs.Planned`.
     """
-    table = table[table["AUC"].notna()]
+    table = table[table["pretraining rows"] > 0]
     configs = {
         setting: next((run.pretraining for run in settings[setting] if run.pretraining), None)
         for setting in dict.fromkeys(table["setting"])
     }
-    # A PLM that is not to be had has no costs, though `raw` of its setting has a result.
     costs = pd.DataFrame(
         [
             {"setting": setting, **step_cost(config)}
@@ -229,7 +228,7 @@ def flat(profile: Profile, found: list[dict[str, Any]]) -> pd.DataFrame:
             {
                 "dataset": result["dataset"],
                 "profile": profile.name,
-                "model": model_name(result),
+                "model": result.get("model") or model_name(result),
                 "variant": result["variant"],
                 "backbone": result["backbone"],
                 "plm": result["plm"],
@@ -299,6 +298,7 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
         line = {
             "variant": LABELS[variant],
             "model": model_name(runs[0]),
+            "train rows": runs[0]["train_rows"],
             "seeds": len(runs),
             "epochs": mean(runs, "epochs"),
             "AUC": auc,
@@ -312,7 +312,9 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
             **against_raw(runs, raw if variant != "raw" else []),
         }
         if not np.isnan(line["AUC − raw"]):
-            line["RelaImpr."] = metrics.rela_impr(auc, mean(raw, "auc"))
+            both = {run["seed"] for run in runs} & {run["seed"] for run in raw}
+            ours, theirs = ([run for run in of if run["seed"] in both] for of in (runs, raw))
+            line["RelaImpr."] = metrics.rela_impr(mean(ours, "auc"), mean(theirs, "auc"))
             test = runs[0]["test"]
             line["p (DeLong, first seeds)"] = metrics.delong(
                 test["labels"], test["probabilities"], raw[0]["test"]["probabilities"]
@@ -324,7 +326,7 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
 MAIN_COLUMNS = [
     *("variant", "model", "seeds", "epochs", "AUC", "AUC s.d.", "best"),
     *("AUC − raw", "low", "high", "in favour", "p", "p (BH)", "p (DeLong, first seeds)"),
-    *("RelaImpr.", "Logloss", "Logloss s.d.", "seconds"),
+    *("RelaImpr.", "Logloss", "Logloss s.d.", "train rows", "seconds"),
 ]
 
 
@@ -369,13 +371,20 @@ def control_table(found: list[dict[str, Any]]) -> pd.DataFrame:
         if ours in by_variant and control in by_variant:
             for name, words in {"auc": "AUC", "logloss": "Logloss"}.items():
                 columns = difference(by_variant[ours], by_variant[control], name)
-                named = {"variant": LABELS[ours], "control": LABELS[control], "metric": words}
+                named = {
+                    "variant": LABELS[ours],
+                    "control": LABELS[control],
+                    "metric": words,
+                    "seeds": int(columns["in favour"].rpartition(" ")[2] or 0),
+                    "train rows": by_variant[ours][0]["train_rows"],
+                }
                 lines.append(named | columns)
     return corrected(pd.DataFrame(lines, columns=CONTROL_COLUMNS))
 
 
 CONTROL_COLUMNS = [
     *("variant", "control", "metric", "difference", "low", "high", "in favour", "p", "p (BH)"),
+    *("seeds", "train rows"),
 ]
 
 CONTROLS = {"alt_ctr": "raw", "alt_lang": "plain_lang", "alt_both": "plain_both"}
@@ -413,10 +422,12 @@ def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.D
             if study.against == "control":
                 control = CONTROLS.get(variant, "")
                 base, name = groups.get(setting, {}).get(control), LABELS.get(control, "")
-            line = {"variant": LABELS[variant], "setting": setting, "seeds": len(runs)}
+            label = LABELS[variant] if not study.pooled else FINETUNED[VARIANTS[variant][0]]
+            line = {"variant": label, "setting": setting, "seeds": len(runs)}
             line |= {"best": "", "against": "", "in favour": ""}
             if runs:
                 line |= {
+                    "train rows": runs[0]["train_rows"],
                     "epochs": mean(runs, "epochs"),
                     "pretraining rows": runs[0].get("pretraining_rows", 0),
                     "pretraining seconds": mean(runs, "pretraining_seconds"),
@@ -435,8 +446,18 @@ def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.D
 STUDY_COLUMNS = [
     *("variant", "setting", "seeds", "AUC", "AUC s.d.", "best", "against"),
     *("difference", "low", "high", "p", "p (BH)", "in favour"),
-    *("Logloss", "epochs", "seconds", "pretraining rows", "pretraining seconds"),
+    *("Logloss", "train rows", "epochs", "seconds", "pretraining rows", "pretraining seconds"),
 ]
+
+
+FINETUNED = {
+    "ctr": "ID-based model",
+    "lang": "PLM",
+    "both": "both models",
+    "towers": "two PLMs",
+    "answer": "PLM",
+}
+"""What a variant of each kind finetunes, where models of several kinds are compared."""
 
 
 def mean(runs: list[dict[str, Any]], name: str) -> float:
@@ -540,7 +561,8 @@ def verdict(main: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
     """
     sentences = []
     for _, line in main[main["AUC − raw"].notna()].iterrows():
-        seeds = f"{line['seeds']} seed{'s' if line['seeds'] > 1 else ''}"
+        compared = line["in favour"].rpartition(" ")[2]
+        seeds = f"{compared} seed{'s' if compared != '1' else ''}"
         words = judged(line["AUC − raw"], line, "the raw ID-based model")
         sentences.append(f"{line['variant']} {words}, {seeds}).")
     for _, line in controls.iterrows():
@@ -548,6 +570,27 @@ def verdict(main: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
             words = judged(line["difference"], line, f"its control, {line['control']}")
             sentences.append(f"{line['variant']} {words}).")
     return sentences
+
+
+def budgets(profile: Profile) -> str:
+    """The budgets of finetuning by kind of model, in a sentence."""
+    parts = []
+    for kind, name in {"ctr": "ID-based models", "lang": "PLMs", "both": "both together"}.items():
+        of = getattr(profile.finetuning, kind)
+        epochs = f"{of.epochs} epoch{'s' if of.epochs > 1 else ''}"
+        parts.append(f"{name} at most {epochs} of batches of {of.batch}")
+    return f"Budgets go by kind of model: {', '.join(parts)}, stopped early by AUC."
+
+
+def failed_notebooks(profile: Profile) -> list[str]:
+    """The notebooks of the profile that did not run to their end the last time, and why."""
+    folder = home() / "artifacts" / "stamps" / profile.name
+    stamps = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
+    ]
+    return [
+        f"notebook {s['notebook']} ({s['failed'].rstrip('.')})" for s in stamps if "failed" in s
+    ]
 
 
 def judged(difference: float, line: pd.Series, other: str) -> str:
@@ -614,8 +657,9 @@ def read(profile: Profile, notebook: str, name: str) -> pd.DataFrame:
     """
     stamp = home() / "artifacts" / "stamps" / profile.name / f"{notebook}.json"
     path = report_folder(profile) / "tables" / f"{name}.csv"
-    made = json.loads(stamp.read_text(encoding="utf-8"))["profile"] if stamp.exists() else ""
-    return pd.read_csv(path) if made == key(profile) and path.exists() else pd.DataFrame()
+    made = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else {}
+    today = made.get("profile") == key(profile)  # one that failed names no profile
+    return pd.read_csv(path) if today and path.exists() else pd.DataFrame()
 
 
 def write(frame: pd.DataFrame, folder: Path, name: str) -> None:

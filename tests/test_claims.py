@@ -50,12 +50,15 @@ def test_a_claim_is_not_tested_where_a_line_is_missing_or_has_another_base() -> 
 
 def test_what_leaving_out_should_cost_lies_below_0() -> None:
     three = {f"without_{loss}": (-0.2, -0.1) for loss in ("MLM", "MTM", "ICL")}
-    assert verdict("Each loss", losses=study(**three))[0] == "held"
-    assert (
-        verdict("Each loss", losses=study(**three | {"without_ICL": (0.1, 0.2)}))[0] == "not held"
-    )
+
+    def judge(against: str = "MLM + MTM + ICL", **changed: tuple[float, float]) -> str:
+        return verdict("Each loss", losses=study(against, **three | changed))[0]
+
+    assert judge() == "held"
+    assert judge(without_ICL=(0.1, 0.2)) == "not held"
+    assert judge("ID-based model (raw)") == "not tested"
     del three["without_ICL"]
-    assert verdict("Each loss", losses=study(**three))[0] == "not tested"
+    assert judge() == "not tested"
 
 
 def test_the_best_model_is_alone_the_best() -> None:
@@ -76,18 +79,26 @@ def test_the_improvement_counts_only_beside_an_interval_above_0() -> None:
     assert verdict("ALT improves", main=pd.DataFrame([line | {"RelaImpr.": 0.05}]))[0] == "not held"
 
 
-def test_degeneration_is_seen_at_the_first_look() -> None:
+def test_degeneration_is_seen_at_every_look() -> None:
     curves = pd.DataFrame(
         {
             "setting": ["field 0.15", "field 0.15", "token 0.15", "token 0.15"],
             "rows": [100, 200, 100, 200],
-            "with other IDs": [0.2, 0.9, 0.5, 0.5],
+            "with other IDs": [0.2, 0.4, 0.5, 0.5],
         }
     )
     here, figures = verdict("With token-level", degeneration_recovery=curves)
     assert here == "held" and "token 0.15 50.0%" in figures and "100 rows" in figures
-    curves.loc[0, "with other IDs"] = 0.6
+    curves.loc[1, "with other IDs"] = 0.6
     assert verdict("With token-level", degeneration_recovery=curves)[0] == "not held"
+
+
+def test_a_verdict_names_the_rows_and_seeds_that_it_stands_on() -> None:
+    table = study(DCNv2=(0.1, 0.2), DeepFM=(0.1, 0.2))
+    table = table.assign(seeds=[3, 2], **{"train rows": 5000})
+    lines = claims.table({"backbones": table}).set_index("here")
+    assert lines.loc["held", "stands on"] == "backbones, 5,000 train rows, 2 to 3 seeds"
+    assert set(lines.loc["not tested", "stands on"]) == {"–"}
 
 
 def test_own_words_count_above_what_was_there_before_and_an_even_spread() -> None:

@@ -99,6 +99,16 @@ def test_failure_keeps_the_last_good_copy(notebook, tmp_path, source, timeout, s
     assert failed["cells"][-1]["execution_count"] is None
 
 
+def test_a_stamp_says_why_and_lets_the_others_go_on(notebook, tmp_path, capsys):
+    source, stamp = notebook("1 / 0"), tmp_path / "stamps" / "story.json"
+    arguments = [str(source), "--out", str(tmp_path / "out.ipynb"), "--stamp", str(stamp)]
+    assert main(arguments) == 0
+    content = json.loads(stamp.read_text())
+    assert content["notebook"] == "story"
+    assert "cell [2] `1 / 0` failed with ZeroDivisionError" in content["failed"]
+    assert content["failed"] in capsys.readouterr().err
+
+
 def test_kernel_that_does_not_start_is_tried_once_more(notebook, tmp_path, monkeypatch):
     import altlib.execute
 

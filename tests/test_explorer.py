@@ -178,6 +178,7 @@ def test_a_view_is_plain_and_compares_on_the_same_words(reader: Reader, rows: np
         np.testing.assert_allclose(total, 1, atol=1e-3)
     values = [value for values in reader.data.values for value in values]
     assert view["truth"] == values[reader.data.rows[rows[0]][1]]
+    assert view["known"] == (view["truth"] in reader.data.vocabulary.values[1])
     assert view["label"] == reader.data.labels[rows[0]]
     assert view["probability"] == reader.probabilities[int(rows[0])]
     assert len(json.dumps(view)) > 1000

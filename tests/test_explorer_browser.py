@@ -228,7 +228,7 @@ def test_the_page_works_without_a_kernel(home: Path, browser: Any) -> None:
     }  # fmt: skip
     less = explorer.difference(panel, {**panel, "values": [[0.2, 0.4, 0.3], [0.1, 0.3, 0.5]]})
     view = {
-        "field": 0, "panels": [panel, panel, less], "truth": "old", "label": 1,
+        "field": 0, "panels": [panel, panel, less], "truth": "old", "known": False, "label": 1,
         "probability": None, "note": explorer.CAUTION,
         "recovered": [{"checkpoint": "after", "values": [["old", 0.9]], "words": []}],
     }  # fmt: skip

@@ -53,8 +53,9 @@ def test_what_is_not_known_has_its_word(out: Path, row: dict[str, Any]) -> None:
     words = [values[0] for values in predictor.words(rows)]
     assert words == ["unknown"] * 4 + ["7", "7"]
     assert np.ptp(predictor.predict(rows[:4])) < 1e-6
-    frame = pd.DataFrame({**row, field: pd.array([7, None], "Int64")})
-    assert [values[0] for values in predictor.words(frame)] == ["7", "unknown"]
+    for gap in (pd.array([7, None], "Int64"), [7, None], ["7", None]):
+        frame = pd.DataFrame({**row, field: gap})
+        assert [values[0] for values in predictor.words(frame)] == ["7", "unknown"]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,7 @@ def test_what_is_not_known_has_its_word(out: Path, row: dict[str, Any]) -> None:
     [
         (lambda row: [], "There is no row to predict"),
         (lambda row: row, "a single row is a list of one"),
+        (lambda row: None, "a single row is a list of one"),
         (lambda row: ["x"], "Row 0 is a str, not a mapping"),
         (lambda row: [row, dict(list(row.items())[1:])], r"Row 1 has no field \['"),
         (lambda row: [row | dict.fromkeys(row, 1.5)], r"Row 0, field '.*': found 1\.5 \(float\)"),

@@ -123,7 +123,7 @@ def test_measurements_have_a_line_each(tiny_plm: str, tmp_path: Path) -> None:
     table = serving.measure(exports, batches=(1, 4), threads=(1,), seconds=0.01)
     assert len(table) == 2 * (3 + 4) and (table["p50_ms"] <= table["p99_ms"]).all()
     assert set(table["engine"]) == {"PyTorch", "ONNX", "ONNX, raw values", "ONNX int8"}
-    costs = serving.costs(exports)
+    costs = serving.costs(exports, rounds=1)
     assert costs["model"].tolist() == ["model.onnx", "model.onnx", "model-int8.onnx"]
     assert (costs["start-up seconds"] > 0).all() and costs["peak memory MiB"].between(10, 400).all()
     auc = json.loads((serving.folder_of(profile.run("raw", 0)) / "results.json").read_text())["auc"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from altlib import datasets, metrics, runs, tables
+from altlib import datasets, figures, metrics, runs, tables
 from altlib.datasets import Dataset
 from altlib.tabular import prepare
 
@@ -30,6 +30,7 @@ def result(variant: str, seed: int, skill: float, split: str = "validation") -> 
         "seconds": 10.0 * (seed + 1),
         "watched": {"split": split, "auc": 0.5, "logloss": 0.7},
         "epochs": 2,
+        "train_rows": 8000,
         "data": {"warnings": []},
         "test": {
             "rows": list(range(len(LABELS))),
@@ -72,6 +73,9 @@ def test_only_common_seeds_are_compared_with_raw(found: list[dict[str, Any]]) ->
     alone = table.loc["PLM (unaligned)"]
     assert alone["AUC − raw"] == pytest.approx(found[4]["auc"] - found[0]["auc"])
     assert alone["AUC − raw"] != pytest.approx(alone["AUC"] - table["AUC"].iloc[0])
+    assert alone["RelaImpr."] == pytest.approx(metrics.rela_impr(found[4]["auc"], found[0]["auc"]))
+    told = tables.verdict(tables.main_table(found), tables.control_table(found))
+    assert any("PLM (unaligned)" in words and "1 seed)" in words for words in told)
 
 
 def test_users_are_drawn_with_all_their_rows(found: list[dict[str, Any]]) -> None:
@@ -271,16 +275,15 @@ def test_settings_with_other_data_are_not_ranked(study: dict[str, list[dict[str,
     assert table["best"].tolist() == ["●", ""] * 3
 
 
-def test_the_costs_of_a_plm_that_is_not_to_be_had_are_left_empty() -> None:
+def test_only_what_was_pretrained_has_the_costs_of_a_plm() -> None:
     tiny = str(Path(__file__).with_name("tiny.yaml"))
     config = runs.load_profile(tiny, {"plm": {"name": "no/such-plm"}})
     planned_runs = {"absent": [config.run(variant, 0) for variant in ("raw", "alt_ctr")]}
-    table = pd.DataFrame(
-        {"variant": ["raw"], "setting": "absent", "pretraining seconds": 0.0, "AUC": 0.7,
-         "AUC s.d.": np.nan}
-    )  # fmt: skip
+    table = pd.DataFrame(columns=tables.STUDY_COLUMNS)
+    table.loc[0, ["variant", "setting", "pretraining rows", "AUC"]] = ["raw", "absent", 0, 0.7]
     costs = tables.plm_scaling(table, planned_runs)
-    assert len(costs) == 1 and costs[["parameters", "GFLOP a row"]].isna().all(axis=None)
+    assert not len(costs) and {"parameters", "GFLOP a row"} <= set(costs)
+    assert figures.plm_scaling(costs).axes
 
 
 def test_runs_on_other_rows_are_not_compared(study: dict[str, list[dict[str, Any]]]) -> None:
@@ -296,6 +299,7 @@ def test_settings_with_a_variant_each_are_compared_with_each_other() -> None:
     table = tables.study_table(found, each).set_index("setting")
     assert table.loc["CTR-BERT", "difference"] > 0 and pd.isna(table.loc["DCNv2", "difference"])
     assert table["best"].tolist() == ["", "●"]
+    assert table["variant"].tolist() == ["ID-based model", "two PLMs"]
 
 
 def test_a_table_of_another_configuration_is_not_read(tmp_path: Path) -> None:
@@ -308,3 +312,14 @@ def test_a_table_of_another_configuration_is_not_read(tmp_path: Path) -> None:
     assert tables.read(config, "12_alignment", "own_words").equals(frame)
     changed = runs.load_profile(tiny, {"pretraining": {"seed": 7}})
     assert not len(tables.read(changed, "12_alignment", "own_words"))
+    assert tables.failed_notebooks(config) == []
+    stamp = runs.home() / "artifacts" / "stamps" / config.name / "12_alignment.json"
+    runs.write_json(stamp, {"notebook": "12_alignment", "failed": "It broke."})
+    assert not len(tables.read(config, "12_alignment", "own_words"))
+    assert tables.failed_notebooks(config) == ["notebook 12_alignment (It broke)"]
+
+
+def test_budgets_are_told_by_kind_of_model() -> None:
+    config = runs.load_profile("quick")
+    told = tables.budgets(config)
+    assert "ID-based models at most 20 epochs of batches of 1024, PLMs at most 1 epoch of" in told
