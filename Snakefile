@@ -2,9 +2,9 @@
 
 Each rule executes one notebook and leaves a small JSON, its stamp, as output; the executed notebook
 is the log, so that a failed one stays to be read. One that fails does not stop the others, except
-where nothing can go on: its stamp says why, and the report names it. A rule lists the modules whose change can change
-what its notebook shows. Training is found again under artifacts/ whatever reruns here: only a
-change of configuration or data trains anew.
+where nothing can go on: its stamp says why, and the report names it. A rule lists the modules whose
+change can change what its notebook shows. Training is found again under artifacts/ whatever reruns
+here: only a change of configuration or data trains anew.
 """
 
 import sys
