@@ -27,7 +27,6 @@ from altlib.runs import (
     pretraining_key,
     report_folder,
     step_cost,
-    write_json,
 )
 from altlib.tabular import SPLITS, Prepared
 
@@ -256,8 +255,8 @@ def keep(found: list[dict[str, Any]], folder: Path) -> None:
     """Writes the results.json of each run to `folder`/results, for others to read.
 
     Rows and labels of the test split are left out: they follow from the data, which may not be
-    passed on. Predictions, in the order of the test split, are kept of the runs that belong to no
-    study; those of studies would be many megabytes.
+    passed on. Predictions, in the order of the test split and with 6 digits, are kept of the runs
+    that belong to no study; those of studies would be many megabytes.
     """
     shutil.rmtree(folder / "results", ignore_errors=True)
     (folder / "results").mkdir(parents=True)
@@ -265,9 +264,9 @@ def keep(found: list[dict[str, Any]], folder: Path) -> None:
         place = [result[name] for name in ("study", "setting") if name in result]
         words = "-".join((*place, result["variant"], str(result["seed"])))
         name = re.sub(r"[^-.\w]+", "_", words)
-        predicted = [] if place else result["test"]["probabilities"]
+        predicted = [] if place else [float(f"{p:.6g}") for p in result["test"]["probabilities"]]
         kept = {"study": "", "setting": "", **result, "test": {"probabilities": predicted}}
-        write_json(folder / "results" / f"{name}.json", kept)
+        (folder / "results" / f"{name}.json").write_text(json.dumps(kept), encoding="utf-8")
 
 
 def model_name(result: Mapping[str, Any]) -> str:
