@@ -125,7 +125,7 @@ def recovery(table: pd.DataFrame) -> Figure:
     left.barh(place, table["MTM accuracy"], color=COLOURS["mtm"], height=0.6)
     left.plot(table["most frequent"], place, "k|", markersize=14, label="always the most frequent")
     left.set_yticks(place, table["field"])
-    left.legend(frameon=False, loc="lower right", fontsize=8)
+    left.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14), fontsize=8)
     left.set(xlim=(0, 1), xlabel="recovered share", title="MTM: IDs recovered")
     right.barh(place, table["MLM accuracy"], color=COLOURS["mlm"], height=0.6)
     right.set(xlim=(0, 1), xlabel="recovered share", title="MLM: words recovered")
