@@ -66,6 +66,9 @@ rule all:
 
 
 for position, (name, (before, modules)) in enumerate(NOTEBOOKS.items()):
+    more = "" if name in NEEDED else f"--stamp {STAMP.format(notebook=name)}"
+    if name == "12_alignment":
+        more += " -p live False"
 
     rule:
         name:
@@ -75,6 +78,8 @@ for position, (name, (before, modules)) in enumerate(NOTEBOOKS.items()):
             profile=f"config/{PROFILE}.yaml",
             before=expand(STAMP, notebook=before),
             modules=modules,
+        params:
+            more=more,  # the command itself is put together when the loop is over
         output:
             STAMP.format(notebook=name),
         log:
@@ -83,6 +88,4 @@ for position, (name, (before, modules)) in enumerate(NOTEBOOKS.items()):
         threads: workflow.cores
         priority: len(NOTEBOOKS) - position
         shell:
-            f'"{sys.executable}" -m altlib.execute {{input.notebook}} --out {{log}} -p profile {PROFILE}'
-            + (" -p live False" if name == "12_alignment" else "")
-            + ("" if name in NEEDED else " --stamp {output}")
+            f'"{sys.executable}" -m altlib.execute {{input.notebook}} --out {{log}} -p profile {PROFILE} {{params.more}}'
