@@ -56,7 +56,7 @@ NOTEBOOKS = {
     ),
 }
 
-
+# Where these fail, nothing can go on.
 NEEDED = ("01_data", "02_templating", "14_report")
 
 

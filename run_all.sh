@@ -104,8 +104,8 @@ if [ -z "$dry" ]; then
   exec 9>>artifacts/.running
   python -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null ||
     die "another ./run_all.sh is running in this folder; wait until it ends, or stop it"
-  # A notebook that failed, or of which a run failed, tries again; where weights or data were absent, once the user
-  # has brought some.
+  # A notebook that failed, or of which a run failed, tries again; where weights or data were
+  # absent, once the user has brought some.
   again='"failed"'
   [ -z "${ALTLIB_PLM:-}${ALTLIB_DATA:-}" ] || again='"failed"\|"absent"'
   { grep -ls "$again" "artifacts/stamps/$what"/*.json || true; } | xargs rm -f

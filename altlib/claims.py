@@ -189,13 +189,13 @@ def table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 "claim": claim.text,
                 "here": verdict,
                 "figures": found[1] if found else "–",
-                "stands on": basis(claim.source, source) if found else "–",
+                "stands on": stands_on(claim.source, source) if found else "–",
             }
         )
     return pd.DataFrame(lines)
 
 
-def basis(name: str, table: pd.DataFrame) -> str:
+def stands_on(name: str, table: pd.DataFrame) -> str:
     """A table's name, and the training rows and seeds of its lines."""
     words = [name.replace("_", " ")]
     for column in ("train rows", "seeds"):

@@ -399,19 +399,17 @@ def costs(exports: Mapping[str, Path], rounds: int = 5) -> pd.DataFrame:
     These two are medians of rounds in which the files take turns, after one that only fills the
     machine's file cache.
     """
-    files = [
-        (variant, folder, model)
-        for variant, folder in exports.items()
-        for model in checked(folder / "export.json")["sha256"]
-        if model.endswith(".onnx")
-    ]
+    files, commands = [], []
+    for variant, folder in exports.items():
+        export = checked(folder / "export.json")
+        row = json.dumps([dict.fromkeys(export["fields"], "")])
+        for model in (name for name in export["sha256"] if name.endswith(".onnx")):
+            files.append((variant, folder, model))
+            commands.append([sys.executable, "-c", START, str(folder), model, row])
     measured = []
-    for _ in range(1 + rounds):
-        for _, folder, model in files:
-            row = dict.fromkeys(checked(folder / "export.json")["fields"], "")
-            words = [sys.executable, "-c", START, str(folder), model, json.dumps([row])]
-            done = subprocess.run(words, capture_output=True, text=True, check=True)
-            measured.append(json.loads(done.stdout))
+    for command in commands * (1 + rounds):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        measured.append(json.loads(done.stdout))
     middle = np.median(np.reshape(measured, (1 + rounds, len(files), 2))[1:], axis=0)
     return pd.DataFrame(
         [

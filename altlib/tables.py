@@ -311,8 +311,7 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
             **against_raw(runs, raw if variant != "raw" else []),
         }
         if not np.isnan(line["AUC − raw"]):
-            both = {run["seed"] for run in runs} & {run["seed"] for run in raw}
-            ours, theirs = ([run for run in of if run["seed"] in both] for of in (runs, raw))
+            ours, theirs = paired(runs, raw)
             line["RelaImpr."] = metrics.rela_impr(mean(ours, "auc"), mean(theirs, "auc"))
             test = runs[0]["test"]
             line["p (DeLong, first seeds)"] = metrics.delong(
@@ -374,7 +373,7 @@ def control_table(found: list[dict[str, Any]]) -> pd.DataFrame:
                     "variant": LABELS[ours],
                     "control": LABELS[control],
                     "metric": words,
-                    "seeds": int(columns["in favour"].rpartition(" ")[2] or 0),
+                    "seeds": len(paired(by_variant[ours], by_variant[control])[0]),
                     "train rows": by_variant[ours][0]["train_rows"],
                 }
                 lines.append(named | columns)
@@ -472,30 +471,33 @@ def difference(
     The bootstrap draws users with all their test rows, since rows of one user are alike. Rows of a
     single user allow none.
     """
-    seeds = {run["seed"] for run in runs} & {run["seed"] for run in base or []}
-    ours = {run["seed"]: run for run in runs if run["seed"] in seeds}
-    theirs = {run["seed"]: run for run in base or [] if run["seed"] in seeds}
-    rows = [run["test"]["rows"] for run in (*ours.values(), *theirs.values())]
-    alone = len({user for run in ours.values() for user in run["test"]["users"]}) < 2
-    if not seeds or alone or any(of != rows[0] for of in rows):
+    ours, theirs = paired(runs, base or [])
+    rows = [run["test"]["rows"] for run in (*ours, *theirs)]
+    alone = len({user for run in ours for user in run["test"]["users"]}) < 2
+    if not ours or alone or any(of != rows[0] for of in rows):
         return {"difference": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "in favour": ""}
-    test = next(iter(ours.values()))["test"]
-    paired = metrics.paired_bootstrap(
-        test["labels"],
-        predictions([ours[seed] for seed in sorted(seeds)]),
-        predictions([theirs[seed] for seed in sorted(seeds)]),
-        metric,
-        groups=test["users"],
+    test = ours[0]["test"]
+    tested = metrics.paired_bootstrap(
+        test["labels"], predictions(ours), predictions(theirs), metric, groups=test["users"]
     )
     sign = {"auc": 1, "logloss": -1}[metric]
-    better = sum(sign * (ours[seed][metric] - theirs[seed][metric]) > 0 for seed in seeds)
+    better = sum(sign * (a[metric] - b[metric]) > 0 for a, b in zip(ours, theirs, strict=True))
     return {
-        "difference": paired.difference,
-        "low": paired.low,
-        "high": paired.high,
-        "p": paired.p_value,
-        "in favour": f"{better} of {len(seeds)}",
+        "difference": tested.difference,
+        "low": tested.low,
+        "high": tested.high,
+        "p": tested.p_value,
+        "in favour": f"{better} of {len(ours)}",
     }
+
+
+def paired(
+    runs: list[dict[str, Any]], base: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The runs of the seeds that both have, in the order of these seeds."""
+    ours, theirs = ({run["seed"]: run for run in of} for of in (runs, base))
+    seeds = sorted(ours.keys() & theirs.keys())
+    return [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
 
 
 def cold_table(data: Prepared, found: list[dict[str, Any]]) -> pd.DataFrame:

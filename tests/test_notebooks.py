@@ -38,7 +38,8 @@ def home(tiny_plm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_on_a_tiny_profile(path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALTLIB_HOME", str(home))
     out = home / path.name
-    more = {"12_alignment": {"live": False}, "13_serving": {"seconds": 0.01}}.get(path.stem, {})
+    quick = {"12_alignment": {"live": False}, "13_serving": {"seconds": 0.01, "requests": 5}}
+    more = quick.get(path.stem, {})
     execute(path, out, {"profile": str(home / "tiny.yaml"), **more}, timeout=300)
     assert out.exists()
     assert (home / "artifacts" / "stamps" / "tiny" / f"{path.stem}.json").exists()
