@@ -1,7 +1,7 @@
 """Our pretraining step against the published one, on sentences of MovieLens-1M.
 
-`python -m benchmarks.pretraining` on two cores; `--device cuda` reports rows a second and model
-FLOPs utilisation in bf16 instead.
+`python -m benchmarks.pretraining` on two cores; `--device cuda` measures speed, model FLOPs
+utilisation and memory in bf16 instead, and writes the table `gpu` of reports/benchmarks.
 """
 
 import argparse
@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import RobertaConfig, RobertaForMaskedLM
+from transformers import (
+    AutoModelForMaskedLM,
+    BertConfig,
+    MPNetConfig,
+    PreTrainedConfig,
+    RobertaConfig,
+)
 
-from altlib import plm, runs
+from altlib import plm, runs, tables
 from altlib.alignment import Alignment, AlignmentConfig
 from altlib.training import Batches, TrainingConfig, accelerator, fit, optimiser
 from benchmarks.common import Figure, Memory, alone, interleaved, matmul_step, ratio
@@ -217,61 +224,60 @@ def memory() -> Figure:
     )
 
 
-ROBERTA = {
-    "shape of roberta-base": {},
-    "shape of roberta-large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-    },
+SHAPES: dict[str, PreTrainedConfig] = {
+    "MiniLM-L6": BertConfig(
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    ),
+    "mpnet": MPNetConfig(),
+    "roberta-base": RobertaConfig(vocab_size=50_265, max_position_embeddings=514),
+    "roberta-large": RobertaConfig(
+        vocab_size=50_265,
+        max_position_embeddings=514,
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+    ),
 }
+"""PLMs whose speed on a GPU is measured, with random weights."""
 
 
-def random_roberta(sizes: dict[str, int], folder: Path) -> str:
-    """A folder with random weights in a shape of RoBERTa, and a tokenizer that fits it."""
-    config = RobertaConfig(vocab_size=50_265, max_position_embeddings=514, pad_token_id=0, **sizes)
-    RobertaForMaskedLM(config).save_pretrained(folder)
-    plm.load("minilm-l6").tokenizer.save_pretrained(folder)
+def random_plm(shape: PreTrainedConfig, folder: Path) -> str:
+    """A folder with random weights in a shape, and a tokenizer that fits it."""
+    AutoModelForMaskedLM.from_config(shape).save_pretrained(folder)
+    plm.tokenizer("bert-tiny").save_pretrained(folder)
     return str(folder)
 
 
-def on_gpu(rounds: int, batch: int = 512) -> list[Figure]:
-    """Rows a second in bf16, and the share of the measured bf16 matrix-product peak."""
-    device, figures = torch.device("cuda"), []
+def on_gpu(name: str, rounds: int, batch: int = 256) -> Iterator[dict[str, object]]:
+    """The lines of the table of one shape: steps in bf16, eager and compiled."""
+    device, size, times = torch.device("cuda"), 8192, 8
     with tempfile.TemporaryDirectory() as folder:
-        names = {name: name for name in ("minilm-l6", "mpnet")}
-        names |= {n: random_roberta(s, Path(folder, n)) for n, s in ROBERTA.items()}
-        for label, name in names.items():
-            step = OurStep(profile(name, 0.1, 2, batch), device)
-            step.plan = itertools.cycle(list(itertools.islice(step.plan, 8)))
-            with FlopCounterMode(display=False) as counter:
-                repeat(step, 8)()
+        step = OurStep(profile(random_plm(SHAPES[name], Path(folder)), 0.1, 2, batch), device)
+    step.plan = itertools.cycle(list(itertools.islice(step.plan, times)))
+    with FlopCounterMode(display=False) as counter:
+        repeat(step, times)()
+    products = {"peak": repeat(matmul_step(device, torch.bfloat16, size), times)}
+    for mode in ("eager", "compiled"):
+        if mode == "compiled":
             step.model.compile(dynamic=True)
-            size, products = 8192, 8
-            seconds = interleaved(
-                {
-                    "step": repeat(step, 8),
-                    "peak": repeat(matmul_step(device, torch.bfloat16, size), products),
-                },
-                rounds,
-                synchronise=True,
-            )
-            ours = counter.get_total_flops() / statistics.median(seconds["step"])
-            peak = 2 * size**3 * products / statistics.median(seconds["peak"])
-            speed = 8 * batch / statistics.median(seconds["step"])
-            figures += [
-                Figure(f"GPU, {label}, rows a second", speed, "", "rows/s", speed),
-                Figure(
-                    f"GPU, {label}, share of the bf16 matrix-product peak",
-                    100 * ours / peak,
-                    "",
-                    "%: TFLOP/s",
-                    ours / 1e12,
-                    peak / 1e12,
-                ),
-            ]
-    return figures
+        repeat(step, times)()  # compiles for each length of sentences, and warms up
+        torch.cuda.reset_peak_memory_stats()
+        measured = interleaved({"step": repeat(step, times), **products}, rounds, True)
+        seconds = {what: statistics.median(of) for what, of in measured.items()}
+        ours = counter.get_total_flops() / seconds["step"]
+        peak = 2 * size**3 * times / seconds["peak"]
+        yield {
+            "PLM's shape": name,
+            "step": mode,
+            "rows a second": round(times * batch / seconds["step"]),
+            "TFLOP/s": ours / 1e12,
+            "% of the peak of matrix products": 100 * ours / peak,
+            "peak memory (GiB)": torch.cuda.max_memory_allocated() / 2**30,
+            "batch": batch,
+            "machine": runs.machine(),
+            "torch": runs.versions()["torch"],
+        }
 
 
 def measure(rounds: int = 5) -> Iterator[Figure]:
@@ -285,12 +291,20 @@ def measure(rounds: int = 5) -> Iterator[Figure]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pretraining")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pretraining", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     words = parser.parse_args()
-    for figure in (on_gpu if words.device == "cuda" else measure)(words.rounds):
-        print(figure)
+    if words.device == "cpu":
+        for figure in measure(words.rounds):
+            print(figure)
+        return
+    lines = []
+    for name in SHAPES:
+        for line in on_gpu(name, words.rounds):
+            print(line, flush=True)
+            lines.append(line)
+    tables.write(pd.DataFrame(lines), runs.home() / "reports" / "benchmarks", "gpu")
 
 
 if __name__ == "__main__":
