@@ -1,13 +1,15 @@
 """`python -m altlib.plan PROFILE`: what a profile would still run, and roughly how long.
 
 Times are those of like runs in reports/*/results.csv, by row of training: of this machine, or of
-the one that made the committed reports. What no report knows the like of has no estimate.
+the ones that made the committed reports; with a GPU those made on one, and without it the others.
+What no report knows the like of has no estimate.
 """
 
 import argparse
 import sys
 
 import pandas as pd
+import torch
 
 from altlib import fetch, runs
 from altlib.runs import VARIANTS, Finetuning, Pretraining
@@ -18,10 +20,12 @@ NOTEBOOKS = {"ctr": "04_finetune_ctr", "lang": "05_finetune_lang", "both": "06_f
 def known() -> pd.DataFrame:
     """Seconds by row of finetuning and of pretraining, of every run in reports/."""
     parts = [pd.read_csv(path) for path in sorted(runs.home().glob("reports/*/results.csv"))]
-    columns = ["variant", "backbone", "plm", "seconds", "train_rows"]
+    columns = ["variant", "backbone", "plm", "seconds", "train_rows", "machine"]
     columns += ["pretraining_seconds", "pretraining_rows"]
     table = pd.concat([part.reindex(columns=columns) for part in parts] or [pd.DataFrame()])
     table = table.reindex(columns=columns)
+    on_gpu = table["machine"].fillna("").astype(str).str.contains(" × ")
+    table = table[on_gpu == torch.cuda.is_available()].copy()
     table["finetuning"] = table["seconds"] / table["train_rows"]
     table["pretraining"] = table["pretraining_seconds"] / table["pretraining_rows"]
     return table

@@ -245,6 +245,7 @@ def flat(profile: Profile, found: list[dict[str, Any]]) -> pd.DataFrame:
                 "pretraining_seconds": round(result.get("pretraining_seconds", 0.0), 1),
                 "pretraining_rows": result.get("pretraining_rows", 0),
                 "rows_per_second": round(result["rows_per_second"], 1),
+                "machine": result["provenance"]["machine"],
             }
             for result in found
         ]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from altlib import fetch, plan, runs
 
@@ -14,7 +15,8 @@ def report(*lines: dict[str, object]) -> None:
     """Puts a results.csv into reports/."""
     folder = runs.home() / "reports" / "some"
     folder.mkdir(parents=True)
-    pd.DataFrame(list(lines)).to_csv(folder / "results.csv", index=False)
+    here = {"machine": runs.machine()}
+    pd.DataFrame([here | line for line in lines]).to_csv(folder / "results.csv", index=False)
 
 
 @pytest.fixture
@@ -45,6 +47,13 @@ def test_times_are_those_of_like_runs_by_row(profile: str, tiny_plm: str) -> Non
     line = table.loc["04_finetune_ctr"]
     assert line["minutes"] == pytest.approx(4 * rows / 1000)
     assert line["without estimate"] == 1  # the pretraining
+
+
+def test_times_of_a_gpu_are_not_those_of_a_cpu(profile: str) -> None:
+    raw = {"variant": "raw", "backbone": "dcnv2", "seconds": 60, "train_rows": 1000}
+    other = "a CPU" if torch.cuda.is_available() else "a CPU, 16 cores, 126 GiB, 1 × a card"
+    report(raw | {"machine": other})
+    assert plan.plan(profile)["without estimate"].sum() == 9
 
 
 def test_data_that_are_not_to_be_had_are_asked_for_once(
