@@ -106,8 +106,8 @@ def degeneration(table: pd.DataFrame) -> Finding:
 
 def own_words(table: pd.DataFrame) -> Finding:
     """Whether fields attend to their own words more than before pretraining, than an even spread
-    would, and than with sentences of other rows: else it is the place in the template that they
-    attend to."""
+    would, and than with sentences of other rows (else it is the place in the template that they
+    attend to), and whether most fields read no other field's words more."""
     own = table[table["sentences"] == "own"].set_index("checkpoint")
     shuffled = table[table["sentences"] == "of other rows"]
     if not {"before pretraining", "after pretraining"} <= set(own.index) or not len(shuffled):
@@ -120,8 +120,10 @@ def own_words(table: pd.DataFrame) -> Finding:
         for name, line in lines.items()
     ]
     figures.append(f"uniform {after['uniform']:.3f}")
+    figures.append(f"{after['read most by']} of {after['fields']} fields read theirs most")
     most = max(before["high"], other["high"], after["uniform"])
-    return bool(after["low"] > most), "; ".join(figures)
+    held = after["low"] > most and 2 * after["read most by"] > after["fields"]
+    return bool(held), "; ".join(figures)
 
 
 def same_cost(table: pd.DataFrame) -> Finding:

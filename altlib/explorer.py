@@ -110,8 +110,9 @@ def own_words(
 
     Returns:
         For each checkpoint the mean attention of a field on its own words, with a 95 % bootstrap
-        interval over users, beside the share of tokens that are its own; and the mean attention
-        [F, F] of `aligned`, indexed by words of the fields.
+        interval over users, beside the share of tokens that are its own, and how many of the fields
+        read their own words most; and the mean attention [F, F] of `aligned`, indexed by words of
+        the fields.
     """
     told = told_fields(data.schema, sentences.config)
     even = even_masses(data, sentences, rows)
@@ -120,8 +121,9 @@ def own_words(
     lines, mean = [], np.empty(0)
     for name, shuffled in cases:
         found = masses(checkpoints[name], data, sentences, rows, shuffled)
+        average = found.mean(0)
         if name == aligned and not shuffled:
-            mean = found.mean(0)
+            mean = average
         own = found[:, told, told].mean(1)
         interval = bootstrap(
             (np.bincount(user, own), np.bincount(user)),
@@ -137,6 +139,8 @@ def own_words(
                 "low": interval.low,
                 "high": interval.high,
                 "uniform": even[told].mean(),
+                "read most by": int((average.argmax(1)[told] == told).sum()),
+                "fields": len(told),
                 "rows": len(rows),
             }
         )

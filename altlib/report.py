@@ -42,7 +42,10 @@ def basis(profile: str, results: Sequence[Mapping[str, Any]]) -> str:
         parts = ", ".join(f"{rows:,} {split}" for split, rows in of["split rows"].items())
         data[f"{of['name']}{exact}, split by {of['split']} into {parts} rows"] = None
     provenances = [result["provenance"] for result in results]
-    machines = {f"{made['machine']}, {made['threads']} threads": None for made in provenances}
+    machines = {
+        f"{made['machine']}, {made['threads']} thread{'s' * (made['threads'] > 1)}": None
+        for made in provenances
+    }
     versions = {
         f"torch {made['versions']['torch']}, transformers {made['versions']['transformers']}": None
         for made in provenances

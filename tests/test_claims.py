@@ -110,10 +110,14 @@ def test_own_words_count_above_what_was_there_before_and_an_even_spread() -> Non
             "low": [0.09, 0.29, 0.24],
             "high": [0.11, 0.31, 0.26],
             "uniform": [0.12, 0.12, 0.12],
+            "read most by": [1, 5, 4],
+            "fields": [8, 8, 8],
         }
     )
     here, figures = verdict("A masked field attends", own_words=table)
     assert here == "held" and "after 0.300 [0.290, 0.310]" in figures and "0.120" in figures
+    assert "5 of 8 fields" in figures
+    assert verdict("A masked field", own_words=table.assign(fields=10))[0] == "not held"
     assert verdict("A masked field", own_words=table.assign(uniform=0.3))[0] == "not held"
     place = table.copy()
     place.loc[2, "high"] = 0.295

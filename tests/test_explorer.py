@@ -107,6 +107,8 @@ def test_own_words_compares_with_other_sentences_and_with_an_even_spread(
     ).all()
     line = table.iloc[1]
     assert line["own words"] == pytest.approx(np.diag(mean).mean(), abs=1e-6)
+    most = sum(mean.iloc[f].argmax() == f for f in range(len(mean)))
+    assert (line["read most by"], line["fields"]) == (most, len(mean))
     # An even spread over a sentence: the mean share of tokens that a field has.
     _, batch = case(reader, rows)
     shares = [(batch.field == f).sum(1) / batch.attention.sum(1) for f in range(len(mean))]
