@@ -483,14 +483,14 @@ def load(
         For each variant p99 in milliseconds at each rate, infinite where requests pile up, and the
         highest rate that holds, 0 if none.
     """
-    usual = {variant: np.median(timings(call, 0.2)) for variant, call in calls.items()}
     p99: dict[str, list[list[float]]] = {variant: [] for variant in calls}
     for _ in range(rounds):
         for variant, call in calls.items():
-            trials = (
-                waits(call, rate, requests) if rate * usual[variant] < 1000 else np.array([np.inf])
+            usual = np.median(timings(call, 0.2))
+            trials = [
+                waits(call, rate, requests) if rate * usual < 1000 else np.array([np.inf])
                 for rate in rates
-            )
+            ]
             p99[variant].append(
                 [float(np.percentile(trial, 99, method="higher")) for trial in trials]
             )
