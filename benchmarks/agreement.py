@@ -1,7 +1,8 @@
 """Test AUC of our ID-based models and of those of deepctr-torch, by the same loop and budget.
 
 `python -m benchmarks.agreement` trains each with three seeds on MovieLens-100K as the profile
-"quick" does, and writes reports/benchmarks/tables/agreement.csv and .md.
+"quick" does, and writes reports/benchmarks/tables/agreement.csv and .md after each. Models that
+stand there are not trained again: delete the table to begin anew.
 """
 
 import tempfile
@@ -111,8 +112,13 @@ def trained(model: nn.Module, data: Prepared, seed: int) -> float:
 def main() -> None:
     data = runs.prepare(runs.load_profile("quick").data)
     fields = len(data.schema.fields)
-    lines = []
+    folder = runs.home() / "reports" / "benchmarks"
+    table = folder / "tables" / "agreement.csv"
+    lines = pd.read_csv(table).to_dict("records") if table.exists() else []
+    done = {line["model"] for line in lines}
     for name in peers(data, 0):
+        if ctr.NAMES[name] in done:
+            continue
         aucs: dict[str, list[float]] = {"altlib": [], "deepctr-torch": []}
         for seed in SEEDS:
             seed_step(seed)
@@ -125,7 +131,7 @@ def main() -> None:
             line[of], line[f"{of}, s.d."] = metrics.mean_sd(found)
         lines.append(line)
         print(line, flush=True)
-    tables.write(pd.DataFrame(lines), runs.home() / "reports" / "benchmarks", "agreement")
+        tables.write(pd.DataFrame(lines), folder, "agreement")
 
 
 if __name__ == "__main__":
