@@ -24,7 +24,7 @@ def known() -> pd.DataFrame:
     columns += ["pretraining_seconds", "pretraining_rows"]
     table = pd.concat([part.reindex(columns=columns) for part in parts] or [pd.DataFrame()])
     table = table.reindex(columns=columns)
-    on_gpu = table["machine"].fillna("").astype(str).str.contains(" × ")
+    on_gpu = table["machine"].astype(str).str.contains(" × ", na=False)  # as `runs.machine` has it
     table = table[on_gpu == torch.cuda.is_available()].copy()
     table["finetuning"] = table["seconds"] / table["train_rows"]
     table["pretraining"] = table["pretraining_seconds"] / table["pretraining_rows"]

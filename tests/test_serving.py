@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from altlib import runs, serving
+from altlib import metrics, runs, serving
 from altlib.ctr import BACKBONES
 from altlib.predictor import Predictor
 from altlib.runs import Profile
@@ -128,8 +128,18 @@ def test_measurements_have_a_line_each(tiny_plm: str, tmp_path: Path) -> None:
     assert (costs["start-up seconds"] > 0).all() and costs["peak memory MiB"].between(10, 400).all()
     auc = json.loads((serving.folder_of(profile.run("raw", 0)) / "results.json").read_text())["auc"]
     assert costs["test AUC"][0] == pytest.approx(auc, abs=1e-5)
-    # How far int8 is off differs between processors, and these models and test rows are tiny.
-    assert costs["test AUC"][2] == pytest.approx(costs["test AUC"][1], abs=0.1)
+    # int8 rounds by more than the probabilities of a barely trained PLM lie apart: they are near
+    # those of fp32, but their order, and so the AUC, is the file's own.
+    data = runs.prepare(profile.data)
+    test = data.of("test")
+    values = serving.raw_values(data, data.rows[test])
+    found = [
+        Predictor(exports["plain_lang"], model=model).predict(values)
+        for model in ("model.onnx", "model-int8.onnx")
+    ]
+    assert 0 < np.abs(found[0] - found[1]).max() < 0.01
+    expected = [metrics.auc(data.labels[test], probabilities) for probabilities in found]
+    assert costs["test AUC"].tolist()[1:] == pytest.approx(expected, abs=1e-3)
 
 
 def test_candidates_are_of_one_user(tiny_plm: str) -> None:
