@@ -17,6 +17,10 @@ from tokenizers import Tokenizer
 
 from altlib.schema import UNKNOWN
 
+POSITIONS = 8192
+"""Ids or tokens of one call of ONNX Runtime: the intermediate results of more leave the processor's
+caches, and those of a PLM would fill the memory. Larger batches are scored part by part."""
+
 
 class Predictor:
     """An exported model, ready to score rows.
@@ -135,7 +139,8 @@ class Predictor:
             text: tokens and attention [B, L], int64, as from `Sentences.assemble`.
 
         Raises:
-            ValueError: the ids are not of this shape or range, or sentences are missing.
+            ValueError: ids or sentences are missing or not of these shapes, or an id is out of
+                range.
         """
         given: dict[str, np.ndarray] = {}
         if self._reads_ids:
@@ -153,8 +158,21 @@ class Predictor:
         if self.sentences:
             if text is None:
                 raise ValueError("This model reads sentences, and none were given.")
-            given["tokens"], given["attention"] = text
-        return self._session.run(["probability"], given)[0]
+            tokens, attention = text
+            batch = len(given.get("ids", tokens))
+            if tokens.ndim != 2 or attention.shape != tokens.shape or not len(tokens) == batch > 0:
+                raise ValueError(
+                    f"tokens are {list(tokens.shape)} and attention {list(attention.shape)} beside "
+                    f"{batch} rows; both must be [B, L], with at least one row and as many as ids."
+                )
+            given |= {"tokens": tokens, "attention": attention}
+        batch, width = max((array.shape for array in given.values()), key=lambda shape: shape[1])
+        rows = max(1, POSITIONS // width)
+        parts = [
+            {name: array[start : start + rows] for name, array in given.items()}
+            for start in range(0, batch, rows)
+        ]
+        return np.concatenate([self._session.run(["probability"], part)[0] for part in parts])
 
 
 def whole(folder: Path, name: str, export: Mapping[str, Any]) -> None:

@@ -94,6 +94,33 @@ def test_bad_arrays_are_named(out: Path, row: dict[str, Any]) -> None:
             predictor.score(wrong, text)
     with pytest.raises(ValueError, match="reads sentences, and none were given"):
         predictor.score(ids)
+    tokens, attention = text
+    for cut in ((tokens[:, 1:], attention), (tokens[:0], attention[:0]), (tokens[0], attention[0])):
+        with pytest.raises(ValueError, match=r"tokens are .* beside 1 rows; both must be"):
+            predictor.score(ids, cut)
+
+
+def test_large_batches_are_scored_in_parts(
+    out: Path, row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(out)
+    values = [{**row, predictor.fields[0]: str(number)} for number in range(7)]
+    expected = predictor.predict(values)
+    calls = []
+    run = predictor._session.run
+
+    class Counting:
+        def run(self, names: list[str], given: dict[str, np.ndarray]) -> Any:
+            calls.append(len(given["ids"]))
+            return run(names, given)
+
+    length = predictor.sentences.assemble(predictor.words(values))[0].shape[1]
+    monkeypatch.setattr("altlib.predictor.POSITIONS", 3 * length + 1)
+    monkeypatch.setattr(predictor, "_session", Counting())
+    np.testing.assert_allclose(predictor.predict(values), expected, atol=1e-6, rtol=0)
+    assert calls == [3, 3, 1]
+    monkeypatch.setattr("altlib.predictor.POSITIONS", 1)
+    assert len(predictor.predict(values)) == 7
 
 
 def test_a_folder_that_is_no_whole_export_is_refused(out: Path, tmp_path: Path) -> None:
