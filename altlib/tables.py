@@ -179,8 +179,8 @@ def history(config: Pretraining) -> dict[str, Any] | None:
 def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[str]]:
     """The results.json of those runs that are there, and the names of those that are not.
 
-    Beside what finetuning wrote stand the seconds and rows of the pretraining behind it; beside
-    the name of a run that failed, why.
+    Beside what finetuning wrote stand the epoch whose weights it kept, and the seconds and rows of
+    the pretraining behind it; beside the name of a run that failed, why.
     """
     found, missing = [], []
     for config in planned:
@@ -193,6 +193,7 @@ def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[st
             continue
         if path.exists():
             result = json.loads(path.read_text(encoding="utf-8"))
+            result["epoch_kept"] = epoch_kept(result)
             pretraining = history(config.pretraining) if config.pretraining else None
             if pretraining is not None:
                 result["pretraining_seconds"] = pretraining["seconds"]
@@ -204,6 +205,13 @@ def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[st
         else:
             missing.append(name)
     return found, missing
+
+
+def epoch_kept(result: Mapping[str, Any]) -> int:
+    """The epoch, from 1, whose weights a run kept: the best watched, or the last if none was."""
+    aucs = [epoch["evaluation"]["auc"] for epoch in result["history"]["epochs"]]
+    watched = result["config"]["training"]["patience"] is not None
+    return 1 + int(np.argmax(aucs)) if watched else len(aucs)
 
 
 def results(profile: Profile) -> tuple[list[dict[str, Any]], list[str]]:
@@ -240,6 +248,7 @@ def flat(profile: Profile, found: list[dict[str, Any]]) -> pd.DataFrame:
                 "selected_on": result["watched"]["split"],
                 "selection_auc": result["watched"]["auc"],
                 "epochs": result["epochs"],
+                "epoch_kept": result["epoch_kept"],
                 "train_rows": result["train_rows"],
                 "seconds": round(result["seconds"], 1),
                 "pretraining_seconds": round(result.get("pretraining_seconds", 0.0), 1),
@@ -301,6 +310,7 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
             "train rows": runs[0]["train_rows"],
             "seeds": len(runs),
             "epochs": mean(runs, "epochs"),
+            "epoch kept": mean(runs, "epoch_kept"),
             "AUC": auc,
             "AUC s.d.": auc_sd,
             "Logloss": logloss,
@@ -323,7 +333,7 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 MAIN_COLUMNS = [
-    *("variant", "model", "seeds", "epochs", "AUC", "AUC s.d.", "best"),
+    *("variant", "model", "seeds", "epochs", "epoch kept", "AUC", "AUC s.d.", "best"),
     *("AUC − raw", "low", "high", "in favour", "p", "p (BH)", "p (DeLong, first seeds)"),
     *("RelaImpr.", "Logloss", "Logloss s.d.", "train rows", "seconds"),
 ]
@@ -428,6 +438,7 @@ def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.D
                 line |= {
                     "train rows": runs[0]["train_rows"],
                     "epochs": mean(runs, "epochs"),
+                    "epoch kept": mean(runs, "epoch_kept"),
                     "pretraining rows": runs[0].get("pretraining_rows", 0),
                     "pretraining seconds": mean(runs, "pretraining_seconds"),
                     "seconds": mean(runs, "seconds"),
@@ -445,7 +456,8 @@ def study_table(found: Mapping[str, list[dict[str, Any]]], study: Study) -> pd.D
 STUDY_COLUMNS = [
     *("variant", "setting", "seeds", "AUC", "AUC s.d.", "best", "against"),
     *("difference", "low", "high", "p", "p (BH)", "in favour"),
-    *("Logloss", "train rows", "epochs", "seconds", "pretraining rows", "pretraining seconds"),
+    *("Logloss", "train rows", "epochs", "epoch kept"),
+    *("seconds", "pretraining rows", "pretraining seconds"),
 ]
 
 
@@ -637,7 +649,7 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             return f"{value:+.4f}"
         if name.startswith("p (") or name == "p":
             return "< 0.001" if value < 0.001 else f"{value:.3f}"
-        if name == "epochs":
+        if name in ("epochs", "epoch kept"):
             return f"{value:.1f}"
         if "_ms" in name or name in ("start-up seconds", "file MB", "peak memory MiB"):
             return f"{value:,.{max(0, 2 - int(np.floor(np.log10(value or 1.0))))}f}"

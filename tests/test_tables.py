@@ -30,6 +30,7 @@ def result(variant: str, seed: int, skill: float, split: str = "validation") -> 
         "seconds": 10.0 * (seed + 1),
         "watched": {"split": split, "auc": 0.5, "logloss": 0.7},
         "epochs": 2,
+        "epoch_kept": 1,
         "train_rows": 8000,
         "data": {"warnings": []},
         "test": {
@@ -51,6 +52,13 @@ def found() -> list[dict[str, Any]]:
     ]
 
 
+def test_the_epoch_kept_is_the_best_watched_or_the_last() -> None:
+    epochs = [{"evaluation": {"auc": auc}} for auc in (0.6, 0.7, 0.7, 0.65)]
+    for patience, kept in ((3, 2), (None, 4)):
+        training = {"training": {"patience": patience}}
+        assert tables.epoch_kept({"history": {"epochs": epochs}, "config": training}) == kept
+
+
 def test_main_table_holds_means_and_differences_from_raw(found: list[dict[str, Any]]) -> None:
     table = tables.main_table(found).set_index("variant")
     raw, ours = ([r["auc"] for r in found if r["variant"] == v] for v in ("raw", "alt_ctr"))
@@ -63,7 +71,7 @@ def test_main_table_holds_means_and_differences_from_raw(found: list[dict[str, A
     assert line["RelaImpr."] == pytest.approx((np.mean(ours) - 0.5) / (np.mean(raw) - 0.5) - 1)
     assert pd.isna(table.loc["ID-based model (raw)", "AUC − raw"])
     assert table["best"].tolist() == ["", "●", "", ""]
-    assert (line["in favour"], line["epochs"]) == ("2 of 2", 2)
+    assert (line["in favour"], line["epochs"], line["epoch kept"]) == ("2 of 2", 2, 1)
     assert (table["p (BH)"].dropna() >= table["p"].dropna()).all()
     assert table["p (BH)"].notna().sum() == 3
 
