@@ -67,6 +67,7 @@ def peers(data: Prepared, seed: int) -> dict[str, nn.Module]:
             *both,
             ltl_hidden_size=SIZES.logarithmic_neurons,
             afn_dnn_hidden_units=SIZES.hidden,
+            init_std=1e-2,  # as ours: logarithms tell how small embeddings begin
             **every,
         ),
         "autoint": AutoInt(
