@@ -655,12 +655,12 @@ def finetune(config: Finetuning) -> dict[str, Any]:
     root = home() / "artifacts"
 
     def write(folder: Path) -> None:
-        run = accelerator(config.training)
         data = prepare(config.data)
         text = (
             sentences(config.data, config.text, config.plm) if config.text and config.plm else None
         )
         model = build_finetuning(config)
+        run = accelerator(config.training)  # only now: the line before may have pretrained
         training = Batches(data, data.of("train"), config.training.batch, text)
         watched = Batches(data, data.of(config.training.select_on), 1024, text)
         test = Batches(data, data.of("test"), 1024, text)

@@ -319,6 +319,16 @@ def test_aligned_weights_are_what_finetuning_starts_from(profile: Profile) -> No
     assert not torch.equal(model.ctr.ctr.embedding.weight, control.ctr.ctr.embedding.weight)
 
 
+def test_finetuning_may_have_another_precision_than_pretraining(tiny_plm: str) -> None:
+    changes = {"plm": {"name": tiny_plm}, "pretraining": {"precision": "bf16"}}
+    run = load_profile(TINY, changes).run("alt_ctr", 0)
+    together = runs.finetune(run)["test"]["probabilities"]
+    folder = runs.home() / "artifacts" / "finetuning" / runs.finetuning_key(run)
+    folder.rename(folder.with_name("before"))
+    alone = runs.finetune(run)["test"]["probabilities"]  # pretraining is found
+    assert np.array_equal(together, alone)
+
+
 def test_saved_models_predict_the_same(profile: Profile) -> None:
     run = profile.run("alt_both", 0)
     result = runs.finetune(run)
