@@ -110,6 +110,7 @@ if [ -z "$dry" ]; then
   [ -z "${ALTLIB_PLM:-}${ALTLIB_DATA:-}" ] || again='"failed"\|"absent"'
   { grep -ls "$again" "artifacts/stamps/$what"/*.json || true; } | xargs rm -f
 fi
+python -m altlib.plan "$what" --check || exit 1
 cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
 echo "Running the profile '$what' on $cores cores ..."
 python -m snakemake "$@" --cores "$cores" --nolock --rerun-incomplete --config "profile=$what" --quiet host reason rules ||

@@ -121,8 +121,14 @@ def plan(name: str) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m altlib.plan", description=__doc__)
     parser.add_argument("profile", help="a name from config/ or a YAML file")
+    parser.add_argument("--check", action="store_true", help="only look for faults in the profile")
+    words = parser.parse_args()
     try:
-        table = plan(parser.parse_args().profile)
+        for notebook in runs.load_profile(words.profile).studies:
+            runs.study_runs(words.profile, notebook)
+        if words.check:
+            return
+        table = plan(words.profile)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"altlib: {error}")
     minutes, unknown = table["minutes"].sum(), table["without estimate"].sum()

@@ -317,7 +317,11 @@ PUBLISHED: dict[str, Any] = {
         "mlm_positions": "all",
         "plm_passes": 3,
     },
-    "finetuning": {kind: {"select_on": "test"} for kind in ("ctr", "lang", "both")},
+    "finetuning": {
+        "ctr": {"select_on": "test", "embedding_l2": 1e-3},
+        "lang": {"select_on": "test"},
+        "both": {"select_on": "test"},
+    },
     "alpha": "free",
 }
 """What the preset "published" puts in place of the defaults; a profile's own lines go first."""
@@ -336,14 +340,18 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
     """Reads a profile.
 
     Args:
-        name: of a file in config/, without its ending, or the path of a YAML file.
+        name: of a file in config/, without its ending, or the path of a YAML file, looked for here
+            and in the project's folder: a notebook in JupyterLab runs elsewhere than the batch.
         changes: entries to put in place of the file's, nested as in the file.
 
     Raises:
         ValueError: there is no such profile, or an entry is unknown or of the wrong type.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PROJECT / "config" / f"{name}.yaml"
-    if not path.is_file():
+    if name.endswith((".yaml", ".yml")):
+        path = next((p for p in (Path(name), PROJECT / name) if p.is_file()), None)
+        if path is None:
+            raise ValueError(f"There is no profile {name} in {Path.cwd()} or in {PROJECT}.")
+    elif not (path := PROJECT / "config" / f"{name}.yaml").is_file():
         known = [p.stem for p in (PROJECT / "config").glob("*.yaml")]
         raise ValueError(f"There is no profile '{name}'; {nearest(name, known)}")
     content = merged(entries(path), changes or {})
@@ -655,12 +663,12 @@ def finetune(config: Finetuning) -> dict[str, Any]:
     root = home() / "artifacts"
 
     def write(folder: Path) -> None:
-        run = accelerator(config.training)
         data = prepare(config.data)
         text = (
             sentences(config.data, config.text, config.plm) if config.text and config.plm else None
         )
         model = build_finetuning(config)
+        run = accelerator(config.training)  # only now: the line before may have pretrained
         training = Batches(data, data.of("train"), config.training.batch, text)
         watched = Batches(data, data.of(config.training.select_on), 1024, text)
         test = Batches(data, data.of("test"), 1024, text)

@@ -52,28 +52,6 @@ class Vocabulary:
         known = self.starts[field] + RESERVED + position
         return np.where(position >= 0, known, self.unknown_ids[field])
 
-    def encode(self, frame: pd.DataFrame) -> np.ndarray:
-        """Feature ids [N, F] of a frame with a column of words for each field.
-
-        What is missing in a row is read as the word that stands for it in the data, too.
-
-        Raises:
-            ValueError: a field has no column, or one of fractions.
-        """
-        missing = [name for name in self.fields if name not in frame]
-        if missing:
-            raise ValueError(
-                f"The frame has no column {missing}; it needs one for each of {self.fields}."
-            )
-        columns = []
-        for name in self.fields:
-            # A gap makes floats of whole numbers, whose words would be "196.0".
-            column = frame[name].astype(object).convert_dtypes()
-            if pd.api.types.is_float_dtype(column):
-                raise ValueError(f"The column '{name}' holds fractions; a field needs words.")
-            columns.append(column.astype(object).where(column.notna(), UNKNOWN).astype(str))
-        return np.stack([self.lookup(f, pd.Index(c)) for f, c in enumerate(columns)], axis=1)
-
 
 @dataclass
 class Prepared:

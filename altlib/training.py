@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.state import AcceleratorState
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 from safetensors.torch import load_file, load_model, save_file, save_model
@@ -130,10 +131,15 @@ def processes() -> PartialState:
 
 
 def accelerator(config: TrainingConfig) -> Accelerator:
-    """The processes and devices of this run, in the precision that `config` asks for."""
+    """The processes and devices of this run, in the precision that `config` asks for.
+
+    It takes the place of the one before: Accelerate keeps one precision a process, and would refuse
+    to finetune in another than that of pretraining.
+    """
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() else "no"
+    AcceleratorState._reset_state()
     # Pretraining leaves the CTR logit unused, finetuning whatever only aligns.
     return Accelerator(
         cpu=not torch.cuda.is_available(),

@@ -1,5 +1,6 @@
 """What is left to run, and about how long."""
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -47,6 +48,27 @@ def test_times_are_those_of_like_runs_by_row(profile: str, tiny_plm: str) -> Non
     line = table.loc["04_finetune_ctr"]
     assert line["minutes"] == pytest.approx(4 * rows / 1000)
     assert line["without estimate"] == 1  # the pretraining
+
+
+@pytest.mark.parametrize(
+    ("studies", "told"),
+    [
+        ("{07_baseline: {}}", "did you mean '07_baselines'"),
+        (
+            "{07_baselines: {new: {seeds: [0], variants: [raw], settings: {DCN: {ctr: {x: 1}}}}}}",
+            "The setting 'DCN' of a study is wrong: .*x",
+        ),
+    ],
+)
+def test_a_fault_in_a_profile_is_found_before_anything_runs(
+    studies: str, told: str, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["plan", profile, "--check"])
+    plan.main()
+    with Path(profile).open("a") as file:
+        file.write(f"studies: {studies}\n")
+    with pytest.raises(SystemExit, match=f"altlib: .*{told}"):
+        plan.main()
 
 
 def test_times_of_a_gpu_are_not_those_of_a_cpu(profile: str) -> None:

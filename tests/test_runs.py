@@ -142,12 +142,26 @@ def test_an_unknown_profile_suggests_a_known_one() -> None:
         load_profile("quik")
 
 
+def test_a_profile_s_path_is_looked_for_here_and_in_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_profile("config/quick.yaml") == load_profile("quick")
+    (tmp_path / "mine.yaml").write_text(Path(TINY).read_text())
+    assert load_profile("mine.yaml").name == "mine"
+    with pytest.raises(
+        ValueError, match=rf"no profile their.yaml in {tmp_path} or in {runs.PROJECT}"
+    ):
+        load_profile("their.yaml")
+
+
 def test_the_published_preset_sets_every_switch_and_a_profile_s_own_lines_go_first() -> None:
     published = load_profile(TINY, {"preset": "published", "alignment": {"negatives": 5}})
     default = load_profile(TINY)
     assert published.alignment.negatives == 5
     assert published.alpha == "free"
     assert published.finetuning.ctr.select_on == "test"
+    assert published.finetuning.ctr.embedding_l2 == 1e-3
     assert published.text.pad == "maximum" and published.text.tokens == "sentence"
     for name, value in runs.PUBLISHED["alignment"].items():
         assert getattr(published.alignment, name) == value != getattr(default.alignment, name)
@@ -319,6 +333,16 @@ def test_aligned_weights_are_what_finetuning_starts_from(profile: Profile) -> No
     assert not torch.equal(model.ctr.ctr.embedding.weight, control.ctr.ctr.embedding.weight)
 
 
+def test_finetuning_may_have_another_precision_than_pretraining(tiny_plm: str) -> None:
+    changes = {"plm": {"name": tiny_plm}, "pretraining": {"precision": "bf16"}}
+    run = load_profile(TINY, changes).run("alt_ctr", 0)
+    together = runs.finetune(run)["test"]["probabilities"]
+    folder = runs.home() / "artifacts" / "finetuning" / runs.finetuning_key(run)
+    folder.rename(folder.with_name("before"))
+    alone = runs.finetune(run)["test"]["probabilities"]  # pretraining is found
+    assert np.array_equal(together, alone)
+
+
 def test_saved_models_predict_the_same(profile: Profile) -> None:
     run = profile.run("alt_both", 0)
     result = runs.finetune(run)
@@ -329,17 +353,6 @@ def test_saved_models_predict_the_same(profile: Profile) -> None:
     test = runs.Batches(data, data.of("test"), 64, text)
     found = runs.predict(model, test, runs.accelerator(run.training))
     assert np.allclose(found, result["test"]["probabilities"], atol=1e-6)
-
-
-def test_unknown_values_at_inference_do_not_fail(profile: Profile) -> None:
-    data = runs.prepare(profile.data)
-    model = runs.build_finetuning(profile.run("raw", 0)).eval()
-    frame = runs.datasets.load("synthetic", {"rows": 100, "seed": 9}).frame.head(3)
-    frame = frame[data.schema.field_names].astype(str)
-    frame.iloc[0] = "never seen"
-    with torch.no_grad():
-        logits = model(torch.from_numpy(data.vocabulary.encode(frame)), None)["ctr"]
-    assert torch.isfinite(logits).all()
 
 
 def test_other_code_is_warned_of(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,6 +405,18 @@ def test_two_processes_pretrain_and_finetune_together(tmp_path: Path, tiny_plm: 
     for name, loss in losses[0]["evaluation"]["loss"].items():
         assert losses[1]["evaluation"]["loss"][name] == pytest.approx(loss, rel=0.1), name
     assert aucs[0] == pytest.approx(aucs[1], abs=0.1)
+
+
+def test_two_processes_share_the_rows_of_a_batch(tmp_path: Path) -> None:
+    found = []
+    for processes in (1, 2):
+        home = tmp_path / str(processes)
+        done = command(TINY, "raw", home=home, processes=processes)
+        assert done.returncode == 0, done.stderr
+        (result,) = home.glob("artifacts/finetuning/*/results.json")
+        found.append(json.loads(result.read_text())["test"]["probabilities"])
+    # Without masks and dropout the gradient of a batch is the mean of those of its halves.
+    assert np.allclose(*found, atol=1e-5)
 
 
 @pytest.mark.parametrize(

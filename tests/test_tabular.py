@@ -8,7 +8,7 @@ import pytest
 
 from altlib.datasets import Dataset
 from altlib.schema import Field, LabelRule, Schema
-from altlib.tabular import Prepared, Vocabulary, label, prepare, split_rows
+from altlib.tabular import Prepared, label, prepare, split_rows
 
 SCHEMA = Schema(
     "small",
@@ -51,20 +51,6 @@ def with_gap(column: str, row: int) -> pd.DataFrame:
 def test_a_faulty_frame_is_refused_by_column_and_row(faulty: pd.DataFrame, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         prepare(faulty, SCHEMA)
-
-
-def test_words_are_encoded_whatever_holds_them() -> None:
-    vocabulary = prepare(frame(), SCHEMA).vocabulary
-    unknown = vocabulary.unknown_ids[1]
-    users = ["u1", "u2", "u3"]
-    words = pd.DataFrame({"user": users, "item": ["i1", "i2", None]})
-    plain = vocabulary.encode(words)
-    assert plain[2, 1] == unknown and unknown not in plain[:2, 1]
-    assert np.array_equal(vocabulary.encode(words.astype("category")), plain)
-    numbers = Vocabulary(["id"], [["196", "242"]])
-    assert numbers.encode(pd.DataFrame({"id": [196, None, 242]})).tolist() == [[2], [1], [3]]
-    with pytest.raises(ValueError, match="'id' holds fractions"):
-        numbers.encode(pd.DataFrame({"id": [0.5]}))
 
 
 def test_label_rule() -> None:
@@ -122,16 +108,12 @@ def test_counts_are_those_of_the_training_split() -> None:
     assert np.array_equal(data.counts, expected)
 
 
-def test_unseen_values_at_inference_are_unknown() -> None:
-    data = prepare(frame(), SCHEMA)
-    new = pd.DataFrame({"user": ["u1", "never seen", None], "item": ["i9", "i0", "i1"]})
-    ids = data.vocabulary.encode(new)
-    assert ids[1, 0] == ids[2, 0] == data.vocabulary.unknown_ids[0]
-    assert ids[0, 1] == data.vocabulary.unknown_ids[1]
-    same = data.vocabulary.encode(frame())
-    assert np.array_equal(same, data.ids(np.arange(40)))
-    with pytest.raises(ValueError, match=r"no column \['item'\]"):
-        data.vocabulary.encode(new[["user"]])
+def test_unseen_values_are_unknown() -> None:
+    vocabulary = prepare(frame(), SCHEMA).vocabulary
+    unknown = vocabulary.unknown_ids[1]
+    found = vocabulary.lookup(1, pd.Index(["i1", "i9", None, "i2"]))
+    assert (found == unknown).tolist() == [False, True, True, False]
+    assert found[0] - vocabulary.starts[1] == 2 + vocabulary.values[1].index("i1")
 
 
 def test_saved_and_loaded(synthetic: Dataset, tmp_path: Path) -> None:
