@@ -124,9 +124,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only look for faults in the profile")
     words = parser.parse_args()
     try:
-        for notebook in runs.load_profile(words.profile).studies:
-            runs.study_runs(words.profile, notebook)
         if words.check:
+            for notebook in runs.load_profile(words.profile).studies:
+                runs.study_runs(words.profile, notebook)
             return
         table = plan(words.profile)
     except (ValueError, FileNotFoundError) as error:

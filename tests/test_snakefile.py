@@ -14,15 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize("profile", sorted(path.stem for path in ROOT.glob("config/*.yaml")))
 def test_a_profile_runs_the_notebooks_that_it_has_something_for(profile: str) -> None:
-    words = [
-        "--dry-run",
-        "--forceall",
-        "--nolock",
-        "--cores",
-        "1",
-        "--config",
-        f"profile={profile}",
-    ]
+    words = f"--dry-run --forceall --nolock --cores 1 --config profile={profile}".split()
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *words], cwd=ROOT, capture_output=True, text=True
     )
