@@ -32,6 +32,8 @@ from altlib.tabular import SPLITS, Prepared
 
 Name = TypeVar("Name")
 
+pd.set_option("display.max_colwidth", None)  # else notebooks cut claims and their figures short
+
 LABELS = {
     "raw": "ID-based model (raw)",
     "alt_ctr": "ALT_ctr",
