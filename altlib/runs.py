@@ -872,12 +872,16 @@ def stamp(notebook: str, profile: Profile, artefacts: Mapping[str, str]) -> dict
 
 
 def warn_of_other_code(file: Path) -> None:
-    """Warns if an artefact was made by code other than today's; it is used all the same."""
+    """Warns if an artefact was made by code other than today's; it is used all the same.
+
+    The words are those of all artefacts that this code made, so that Python shows them once.
+    """
     made = json.loads(file.read_text(encoding="utf-8"))["provenance"]["code"]
     if made != code_checksum():
-        place = file.parent.relative_to(home())
+        place = file.parent.parent.relative_to(home())
         warnings.warn(
-            f"{place} was made by other code than altlib holds now. Remove it to make it anew.",
+            f"Some of {place} was made by other code ({made}) than altlib holds now "
+            f"({code_checksum()}), as {file.name} of each says. Remove what is to be made anew.",
             stacklevel=3,
         )
 

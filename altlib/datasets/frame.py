@@ -102,13 +102,16 @@ def coded(
     return pd.DataFrame(whole, copy=False)
 
 
-def record(raw: Raw, counts: dict[str, int], known: dict[str, int]) -> dict[str, Any]:
+def record(
+    raw: Raw, counts: dict[str, int], known: dict[str, int], timed: bool = False
+) -> dict[str, Any]:
     """The provenance of raw files; what speaks against the published set is also warned of.
 
     Args:
         raw: the files.
         counts: what they hold.
         known: what the published files hold.
+        timed: whether they hold the times of their rows.
     """
     doubts = [
         f"{raw.name} has {counts[what]:,} {what}, but the published set has {number:,}."
@@ -116,10 +119,14 @@ def record(raw: Raw, counts: dict[str, int], known: dict[str, int]) -> dict[str,
         if counts[what] != number
     ]
     if not raw.exact:
+        content, effect = "ratings", ""
+        if timed:
+            content = "ratings and timestamps"
+            effect = " Times may be rebuilt, so that a split by time is approximate."
         doubts.append(
-            f"{raw.name} is not known to be the published copy (another checksum, or an unpacked "
-            "folder), so nothing vouches for its ratings and timestamps. Times may be rebuilt, "
-            "so that a split by time is approximate: results may not compare with published ones."
+            f"{raw.name} is not known to be the published copy (another checksum, an unpacked "
+            f"folder, or no checksum pinned here), so nothing vouches for its {content}.{effect} "
+            "Results may not compare with published ones."
         )
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)

@@ -108,4 +108,4 @@ def read(raw: Raw) -> Dataset:
         ),
     )
     counts = {"ratings": len(ratings), "users": len(users), "movies": len(movies)}
-    return Dataset(SCHEMA, frame, record(raw, counts, KNOWN))
+    return Dataset(SCHEMA, frame, record(raw, counts, KNOWN, timed=True))

@@ -98,4 +98,5 @@ def read(raw: Raw) -> Dataset:
     users["occupation"] = users["occupation"].map(occupations)
     movies["genre"] = movies["genre"].str.replace("|", ", ")
     counts = {"ratings": len(ratings), "users": len(users), "movies": len(movies)}
-    return Dataset(SCHEMA, join(SCHEMA, ratings, users, movies), record(raw, counts, KNOWN))
+    frame = join(SCHEMA, ratings, users, movies)
+    return Dataset(SCHEMA, frame, record(raw, counts, KNOWN, timed=True))

@@ -58,6 +58,13 @@ def test_gzipped_files_and_columns_in_another_order_give_the_same(tmp_path: Path
     )
 
 
+def test_an_unknown_copy_is_told_of_without_times(tmp_path: Path) -> None:
+    raw = Raw("goodbooks", folder(tmp_path / "raw"), "user folder", {}, False, "terms")
+    with pytest.warns(UserWarning, match="nothing vouches for its ratings") as caught:
+        goodbooks.read(raw)
+    assert not any("time" in str(warning.message).lower() for warning in caught)
+
+
 def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
     path = folder(tmp_path / "raw", packed=True)
     file = path / "ratings.csv.gz"
