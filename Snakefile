@@ -47,7 +47,7 @@ NOTEBOOKS = {
     "03_pretraining": (["02_templating"], [*ALIGN, *SHOW]),
     "04_finetune_ctr": (["03_pretraining"], [*TUNE, *SHOW]),
     "05_finetune_lang": (["03_pretraining"], [*TUNE, *SHOW]),
-    "06_finetune_both": (["03_pretraining"], [*TUNE, *SHOW]),
+    "06_finetune_both": (["04_finetune_ctr", "05_finetune_lang"], [*TUNE, *SHOW]),
     **{name: (["06_finetune_both"], [*ALIGN, *TUNE, *SHOW, CLAIMS]) for name in STUDIES},
     **SHOWN,
     "14_report": (

@@ -21,13 +21,18 @@ def known() -> pd.DataFrame:
     """Seconds by row of finetuning and of pretraining, of every run in reports/."""
     parts = [pd.read_csv(path) for path in sorted(runs.home().glob("reports/*/results.csv"))]
     columns = ["variant", "backbone", "plm", "seconds", "train_rows", "machine"]
-    columns += ["pretraining_seconds", "pretraining_rows"]
+    columns += ["pretraining_seconds", "pretraining_rows", "pretraining_machine"]
     table = pd.concat([part.reindex(columns=columns) for part in parts] or [pd.DataFrame()])
     table = table.reindex(columns=columns)
-    on_gpu = table["machine"].astype(str).str.contains(" × ", na=False)  # as `runs.machine` has it
-    table = table[on_gpu == torch.cuda.is_available()].copy()
-    table["finetuning"] = table["seconds"] / table["train_rows"]
-    table["pretraining"] = table["pretraining_seconds"] / table["pretraining_rows"]
+
+    def like_here(machines: pd.Series) -> pd.Series:
+        on_gpu = machines.astype(str).str.contains(" × ", na=False)  # as `runs.machine` has it
+        return on_gpu == torch.cuda.is_available()
+
+    finetuning = table["seconds"] / table["train_rows"]
+    table["finetuning"] = finetuning.where(like_here(table["machine"]))
+    pretraining = table["pretraining_seconds"] / table["pretraining_rows"]
+    table["pretraining"] = pretraining.where(like_here(table["pretraining_machine"]))
     return table
 
 

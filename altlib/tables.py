@@ -181,8 +181,8 @@ def history(config: Pretraining) -> dict[str, Any] | None:
 def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[str]]:
     """The results.json of those runs that are there, and the names of those that are not.
 
-    Beside what finetuning wrote stand the epoch whose weights it kept, and the seconds and rows of
-    the pretraining behind it; beside the name of a run that failed, why.
+    Beside what finetuning wrote stand the epoch whose weights it kept, and the seconds, rows and
+    machine of the pretraining behind it; beside the name of a run that failed, why.
     """
     found, missing = [], []
     for config in planned:
@@ -200,6 +200,7 @@ def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[st
             if pretraining is not None:
                 result["pretraining_seconds"] = pretraining["seconds"]
                 result["pretraining_rows"] = sum(epoch["rows"] for epoch in pretraining["epochs"])
+                result["pretraining_machine"] = pretraining["provenance"]["machine"]
             found.append(result)
         elif log.exists():
             reason, *_ = log.read_text(encoding="utf-8").splitlines()
@@ -257,6 +258,7 @@ def flat(profile: Profile, found: list[dict[str, Any]]) -> pd.DataFrame:
                 "pretraining_rows": result.get("pretraining_rows", 0),
                 "rows_per_second": round(result["rows_per_second"], 1),
                 "machine": result["provenance"]["machine"],
+                "pretraining_machine": result.get("pretraining_machine", ""),
             }
             for result in found
         ]
@@ -331,7 +333,7 @@ def main_table(found: list[dict[str, Any]]) -> pd.DataFrame:
                 test["labels"], test["probabilities"], raw[0]["test"]["probabilities"]
             ).p_value
         lines.append(line)
-    return corrected(pd.DataFrame(lines))[MAIN_COLUMNS]
+    return corrected(pd.DataFrame(lines, columns=MAIN_COLUMNS))
 
 
 MAIN_COLUMNS = [
@@ -627,6 +629,12 @@ def warnings(found: list[dict[str, Any]]) -> list[str]:
     if any(result["watched"]["split"] == "test" for result in found):
         doubts.append(
             "Early stopping watched the test split, as the published code does: that flatters."
+        )
+    machines = {result["provenance"]["machine"] for result in found}
+    machines |= {r["pretraining_machine"] for r in found if "pretraining_machine" in r}
+    if len(machines) > 1 or any("beside" in machine for machine in machines):
+        doubts.append(
+            "Seconds do not compare: these runs were made on several machines, or beside others."
         )
     return doubts
 

@@ -44,6 +44,8 @@ def test_a_claim_holds_if_every_interval_lies_on_its_side(
 def test_a_claim_is_not_tested_where_a_line_is_missing_or_has_another_base() -> None:
     table = study(DCNv2=(0.1, 0.2), DeepFM=(0.1, 0.2))
     assert verdict("ALT_ctr gains with", plm_sizes=table.assign(against="DCNv2"))[0] == "not tested"
+    both = pd.concat([table, study("PLM (unaligned)", DCNv2=(-0.2, -0.1))])  # of another variant
+    assert verdict("ALT_ctr gains on every", data_sets=both)[0] == "held"
     table.loc[1, ["AUC", "difference", "low", "high"]] = float("nan")
     assert verdict("ALT_ctr gains whatever", backbones=table)[0] == "not tested"
 
@@ -95,7 +97,10 @@ def test_degeneration_is_seen_at_every_look() -> None:
 
 def test_a_verdict_names_the_rows_and_seeds_that_it_stands_on() -> None:
     table = study(DCNv2=(0.1, 0.2), DeepFM=(0.1, 0.2))
-    table = table.assign(seeds=[3, 2], **{"train rows": 5000})
+    alone = {"against": "", "seeds": 1, "train rows": 10}  # a line that is compared with nothing
+    table = pd.concat(
+        [table.assign(seeds=[3, 2], **{"train rows": 5000}), pd.DataFrame([alone | {"AUC": 0.6}])]
+    )
     lines = claims.table({"backbones": table}).set_index("here")
     assert lines.loc["held", "stands on"] == "backbones, 5,000 train rows, 2 to 3 seeds"
     assert set(lines.loc["not tested", "stands on"]) == {"–"}

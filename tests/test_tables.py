@@ -33,6 +33,7 @@ def result(variant: str, seed: int, skill: float, split: str = "validation") -> 
         "epoch_kept": 1,
         "train_rows": 8000,
         "data": {"warnings": []},
+        "provenance": {"machine": "a CPU"},
         "test": {
             "rows": list(range(len(LABELS))),
             "labels": LABELS.tolist(),
@@ -120,6 +121,11 @@ def test_selection_on_the_test_split_is_told(found: list[dict[str, Any]]) -> Non
     found[0]["data"] = {"warnings": ["A doubt."]}
     assert tables.warnings(found) == ["A doubt."]
     assert "watched the test split" in tables.warnings([*found, result("raw", 2, 1, "test")])[1]
+
+
+def test_seconds_of_several_machines_are_told(found: list[dict[str, Any]]) -> None:
+    found[2]["pretraining_machine"] = "a GPU"
+    assert "several machines" in tables.warnings(found)[0]
 
 
 def test_numbers_are_shown_as_people_read_them() -> None:
