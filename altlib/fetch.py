@@ -104,17 +104,18 @@ DATA = {
         url="https://files.grouplens.org/datasets/movielens/",
     ),
     "bookcrossing": Entry(
-        files="",
+        files="",  # its site is gone
         size="26 MB",
         note="BookCrossing: with citation of Ziegler et al. (2005), doi 10.1145/1060745.1060754; "
         "no redistribution without permission.",
         user=("BX-CSV-Dump.zip", "BX-CSV-Dump", "bookcrossing"),
     ),
     "goodbooks": Entry(
-        files="",
+        files="261b97b56db61f3fb2ce5aadbb13704d30179fcc986c17ace665a0af9ed00731  goodbooks-10k.zip",
         size="12 MB",
         note="goodbooks-10k: CC BY-SA 4.0, with citation of Zajac (2017).",
         user=("goodbooks-10k.zip", "goodbooks-10k", "goodbooks"),
+        url="https://github.com/zygmuntz/goodbooks-10k/releases/download/v1.0/",
     ),
     "goodreads": Entry(
         files="",
