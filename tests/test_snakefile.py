@@ -27,3 +27,6 @@ def test_a_profile_runs_the_notebooks_that_it_has_something_for(profile: str) ->
         expected -= {"12_alignment", "13_serving"}
     assert set(planned) - {"all"} == expected
     assert planned.index("14_report") == len(planned) - 2  # before "all" alone
+    # Notebook 6 shows the main table, with what 4 and 5 finetuned, and comes before the studies.
+    assert set(planned[:6]) == {name for name in every if name < "07"}
+    assert planned[5] == "06_finetune_both"
