@@ -632,10 +632,8 @@ def warnings(found: list[dict[str, Any]]) -> list[str]:
         )
     machines = {result["provenance"]["machine"] for result in found}
     machines |= {r["pretraining_machine"] for r in found if "pretraining_machine" in r}
-    if len(machines) > 1 or any("beside" in machine for machine in machines):
-        doubts.append(
-            "Seconds do not compare: these runs were made on several machines, or beside others."
-        )
+    if len(machines) > 1:
+        doubts.append("Seconds do not compare: these runs were made on several machines.")
     return doubts
 
 

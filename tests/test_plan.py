@@ -78,6 +78,16 @@ def test_times_of_a_gpu_are_not_those_of_a_cpu(profile: str) -> None:
     assert plan.plan(profile)["without estimate"].sum() == 9
 
 
+def test_a_pretraining_has_the_times_of_its_own_machine() -> None:
+    line = {"seconds": 60, "train_rows": 1000, "pretraining_seconds": 9, "pretraining_rows": 90}
+    here = runs.machine()
+    other = "a CPU" if torch.cuda.is_available() else "a CPU, 16 cores, 126 GiB, 1 × a card"
+    report(line | {"pretraining_machine": here}, line | {"pretraining_machine": other})
+    known = plan.known()
+    assert known["finetuning"].tolist() == [0.06, 0.06]
+    assert known["pretraining"].notna().tolist() == [True, False]
+
+
 def test_data_that_are_not_to_be_had_are_asked_for_once(
     profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
