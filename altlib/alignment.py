@@ -6,6 +6,7 @@ over the words (MTM); whole rows are told apart by contrast (ICL). The losses co
 """
 
 import math
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ConfigDict, PositiveFloat, PositiveInt
 from pydantic import Field as Limits
-from pydantic.dataclasses import dataclass
+from pydantic.dataclasses import dataclass as checked
 from torch import Tensor, nn
 
 from altlib import losses, masking
@@ -24,7 +25,7 @@ from altlib.tabular import Prepared
 from altlib.text import TextBatch
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
 class AlignmentConfig:
     """What is masked, and how it is recovered. The defaults are the preset "corrected".
 
@@ -102,6 +103,31 @@ class AlignmentConfig:
                 f"alignment.tabular_ratio = {self.text_ratio + self.tabular_ratio:g} must be at "
                 "most 1."
             )
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What is masked of a batch.
+
+    The positions say what the masks say; from the masks alone their number would have to be
+    counted, and the host wait for the GPU that counts them.
+
+    Attributes:
+        fields: masked fields of the IDs [B, F] bool.
+        tokens: masked tokens of the sentences [B, L] bool.
+        id_positions: flat positions of the masked IDs [M].
+        token_positions: flat positions of the masked tokens [N].
+    """
+
+    fields: Tensor
+    tokens: Tensor
+    id_positions: Tensor
+    token_positions: Tensor
+
+    @staticmethod
+    def of(fields: Tensor, tokens: Tensor) -> "Masks":
+        positions = (mask.flatten().nonzero().squeeze(1) for mask in (fields, tokens))
+        return Masks(fields, tokens, *positions)
 
 
 class Projection(nn.Module):
@@ -201,8 +227,6 @@ class Alignment(nn.Module):
     tokens: Tensor
     place: Tensor
     mask_ids: Tensor
-    unknown_ids: Tensor
-    twins: Tensor | None
     favourites: Tensor
     rarity: Tensor
 
@@ -256,7 +280,9 @@ class Alignment(nn.Module):
         )
         groups = data.schema.twins() if config.twins else []
         twins = [[g in group for g in range(self.fields)] for group in groups]
-        self.register_buffer("twins", torch.tensor(twins) if twins else None, persistent=False)
+        # Masks are drawn on the host, so what they depend on stays there.
+        self.twins = torch.tensor(twins) if twins else None
+        self.unknown_ids = torch.from_numpy(data.vocabulary.unknown_ids)
         reserved = torch.from_numpy(data.vocabulary.mask_ids)
         # Feature 0 of the published code is an ordinary value of the first field.
         masks = reserved if config.mask_id == "reserved" else torch.full_like(reserved, 2)
@@ -267,9 +293,6 @@ class Alignment(nn.Module):
         self.register_buffer("rarity", torch.from_numpy(rarity).float(), persistent=False)
         self.register_buffer("favourites", torch.from_numpy(favourites), persistent=False)
         self.register_buffer("mask_ids", masks, persistent=False)
-        self.register_buffer(
-            "unknown_ids", torch.from_numpy(data.vocabulary.unknown_ids), persistent=False
-        )
 
     def encode_ids(self, ids: Tensor) -> Tensor:
         """The ID vector [B, R] of ids [B, F]."""
@@ -279,20 +302,19 @@ class Alignment(nn.Module):
         """The token states [B, L, H] of tokens [B, L] with attention [B, L]."""
         return encode(self.encoder, tokens, attention)
 
-    def draw_masks(self, ids: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
-        """Draws the masked fields of the IDs [B, F] and the masked tokens [B, L], both bool.
+    def draw_masks(self, ids: Tensor, text: TextBatch) -> Masks:
+        """Draws what is masked of a batch that still lies on the host.
 
-        Each has its own generator, so that a switch of one modality leaves the other's draw as it
+        IDs and text each have its own generator, so that a switch of one modality leaves the other's draw as it
         is: the runs of an ablation see the same masks. In a single pass the tokens avoid the
         masked fields.
         """
         first, second = (
-            torch.Generator(ids.device).manual_seed(seed)
-            for seed in torch.randint(2**62, (2,)).tolist()
+            torch.Generator().manual_seed(seed) for seed in torch.randint(2**62, (2,)).tolist()
         )
         chosen = self.mask_fields(ids, first)
         avoided = chosen if self.config.plm_passes == 1 else None
-        return chosen, self.mask_text(text, second, avoided)
+        return Masks.of(chosen, self.mask_text(text, second, avoided))
 
     def mask_text(
         self,
@@ -322,16 +344,17 @@ class Alignment(nn.Module):
         """ids [B, F] with the chosen fields [B, F] masked."""
         return torch.where(chosen, self.mask_ids, ids)
 
-    def mlm_logits(self, states: Tensor, masked: Tensor, vector: Tensor) -> Tensor:
-        """Logits [M, K] of the M masked tokens [B, L] from states [B, L, H], ID vectors [B, R].
+    def mlm_logits(self, states: Tensor, positions: Tensor, vector: Tensor) -> Tensor:
+        """Logits [M, K] at flat positions [M] of states [B, L, H], beside ID vectors [B, R].
 
         Column k is the token `self.tokens[k]`.
         """
+        length = states.shape[1]
         if self.config.mlm_positions == "all":
-            wide = vector[:, None].expand(-1, states.shape[1], -1)
-            return self.mlm_head(states, wide, self.tokens)[masked]
-        row, _ = masked.nonzero(as_tuple=True)
-        return self.mlm_head(states[masked], vector.index_select(0, row), self.tokens)
+            wide = vector[:, None].expand(-1, length, -1)
+            return self.mlm_head(states, wide, self.tokens).flatten(0, 1)[positions]
+        chosen = states.flatten(0, 1).index_select(0, positions)
+        return self.mlm_head(chosen, vector.index_select(0, positions // length), self.tokens)
 
     def attend(self, vector: Tensor, text: TextBatch, states: Tensor) -> tuple[Tensor, Tensor]:
         """Recovers masked ids from the words.
@@ -359,43 +382,51 @@ class Alignment(nn.Module):
         # In evaluation all processes have the same rows.
         return losses.icl(text, ids, self.log_scale.exp().clamp(max=100.0), self.training)
 
-    def forward(self, ids: Tensor, text: TextBatch) -> dict[str, Tensor]:
+    def forward(
+        self, ids: Tensor, text: TextBatch, masks: Masks | None = None
+    ) -> dict[str, Tensor]:
         """The pretraining losses of a batch, apart.
+
+        Nothing here waits for a GPU: all sizes are known on the host.
 
         Args:
             ids: feature ids [B, F].
             text: the same rows as sentences.
+            masks: what is masked; drawn anew if None, for a batch on the host.
 
         Returns:
-            The enabled ones of "icl", "mtm" and "mlm", scalars. Masks are drawn anew.
+            The enabled ones of "icl", "mtm" and "mlm", scalars.
         """
         config = self.config
         result: dict[str, Tensor] = {}
-        views = Views(self, ids, text)
+        masks = masks or self.draw_masks(ids, text)
+        views = Views(self, ids, text, masks)
         if config.icl:
             result["icl"] = self.contrast(views.states, views.vector)
         if config.mtm:
             if config.icl and config.plm_passes == 3:
                 del views.states  # the published code encodes the same sentences once more
             query, _ = self.attend(views.masked_vector, text, views.states)
-            row, field = views.masked_fields.nonzero(as_tuple=True)
             result["mtm"] = losses.MTM[config.mtm_loss](
-                query[row, field],
-                ids[row, field],
-                field,
+                query.flatten(0, 1).index_select(0, masks.id_positions),
+                ids.flatten()[masks.id_positions],
+                masks.id_positions % self.fields,
                 self.features.weight,
                 self.feature_bias,
                 self.noise,
                 config.negatives,
             )
         if config.mlm:
-            logits = self.mlm_logits(views.masked_states, views.masked_tokens, views.companion)
-            result["mlm"] = losses.mlm(logits, self.place[text.tokens[views.masked_tokens]])
+            positions = masks.token_positions
+            logits = self.mlm_logits(views.masked_states, positions, views.companion)
+            result["mlm"] = losses.mlm(logits, self.place[text.tokens.flatten()[positions]])
         return result
 
     @torch.no_grad()
-    def recovery(self, ids: Tensor, text: TextBatch) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """How much of what is masked comes back.
+    def recovery(
+        self, ids: Tensor, text: TextBatch, masks: Masks | None = None
+    ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """How much of what is masked comes back; arguments as for `forward`.
 
         Returns:
             For each kind the field of each masked item [M], whether the truth scores highest [M],
@@ -405,10 +436,11 @@ class Alignment(nn.Module):
             come back from words alone.
         """
         result = {}
-        views = Views(self, ids, text)
+        masks = masks or self.draw_masks(ids, text)
+        views = Views(self, ids, text, masks)
         if self.config.mtm:
             query, _ = self.attend(views.masked_vector, text, views.states)
-            row, field = views.masked_fields.nonzero(as_tuple=True)
+            row, field = masks.fields.nonzero(as_tuple=True)
             scores = query[row, field] @ self.features.weight.T + self.feature_bias
             hits = torch.zeros_like(row, dtype=torch.bool)
             surprise = torch.zeros_like(row, dtype=torch.float)
@@ -421,13 +453,14 @@ class Alignment(nn.Module):
             truth = ids[row, field]
             result["most frequent"] = field, truth == self.favourites[field], self.rarity[truth]
         if self.config.mlm:
-            tokens = views.masked_tokens
-            of, truth = text.field[tokens], self.place[text.tokens[tokens]]
+            positions = masks.token_positions
+            of = text.field.flatten()[positions]
+            truth = self.place[text.tokens.flatten()[positions]]
             # Half a batch away, since neighbours may be rows of one user.
             other = views.companion.roll(max(1, len(ids) // 2), 0)
             companions = {"mlm": views.companion, "mlm, other IDs": other}
             for name, companion in companions.items():
-                logits = self.mlm_logits(views.masked_states, tokens, companion)
+                logits = self.mlm_logits(views.masked_states, positions, companion)
                 result[name] = of, *judged(logits, truth)
         return result
 
@@ -439,19 +472,17 @@ def judged(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Views:
-    """What the two towers make of rows, whole and under new masks; computed when asked for.
+    """What the two towers make of rows, whole and masked; computed when asked for.
 
     In a single pass the masked form stands for the whole one, too.
-
-    Attributes:
-        masked_fields: masked fields of the IDs [B, F] bool.
-        masked_tokens: masked tokens of the sentences [B, L] bool.
     """
 
-    def __init__(self, model: Alignment, ids: Tensor, text: TextBatch) -> None:
-        self.model, self.ids, self.text = model, ids, text
-        self.single = model.config.plm_passes == 1
-        self.masked_fields, self.masked_tokens = model.draw_masks(ids, text)
+    def __init__(self, model: Alignment, ids: Tensor, text: TextBatch, masks: Masks) -> None:
+        self.model, self.ids, self.text, self.masks = model, ids, text, masks
+        config = model.config
+        self.single = config.plm_passes == 1
+        # Both forms in one call are half the calls, of twice the rows each.
+        self.joint = config.plm_passes == 2 and config.mlm and (config.icl or config.mtm)
 
     @cached_property
     def vector(self) -> Tensor:
@@ -470,17 +501,33 @@ class Views:
     @cached_property
     def masked_vector(self) -> Tensor:
         """ID vectors of the masked ids [B, R]."""
-        return self.model.encode_ids(self.model.mask(self.ids, self.masked_fields))
+        return self.model.encode_ids(self.model.mask(self.ids, self.masks.fields))
+
+    @property
+    def masked_text(self) -> Tensor:
+        """The tokens of the masked sentences [B, L]."""
+        return self.text.tokens.masked_fill(self.masks.tokens, self.model.mask_token)
+
+    @cached_property
+    def both(self) -> tuple[Tensor, Tensor]:
+        """Token states of the whole and of the masked sentences [B, L, H]."""
+        tokens = torch.cat([self.text.tokens, self.masked_text])
+        states = self.model.encode_text(tokens, self.text.attention.repeat(2, 1))
+        whole, masked = states.chunk(2)
+        return whole, masked
 
     @cached_property
     def states(self) -> Tensor:
         """Token states [B, L, H]."""
         if self.single:
             return self.masked_states
+        if self.joint:
+            return self.both[0]
         return self.model.encode_text(self.text.tokens, self.text.attention)
 
     @cached_property
     def masked_states(self) -> Tensor:
         """Token states of the masked sentences [B, L, H]."""
-        tokens = self.text.tokens.masked_fill(self.masked_tokens, self.model.mask_token)
-        return self.model.encode_text(tokens, self.text.attention)
+        if self.joint:
+            return self.both[1]
+        return self.model.encode_text(self.masked_text, self.text.attention)

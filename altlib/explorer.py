@@ -276,7 +276,8 @@ def recovered_words(
     vector = model.encode_ids(ids)
     if not model.config.mlm_ids:
         vector = torch.zeros_like(vector)
-    chances, places = model.mlm_logits(states, masked, vector).softmax(1).topk(number)
+    positions = masked.flatten().nonzero().squeeze(1)
+    chances, places = model.mlm_logits(states, positions, vector).softmax(1).topk(number)
     truths = tokenizer.convert_ids_to_tokens(text.tokens[masked].tolist())
     names = [tokenizer.convert_ids_to_tokens(model.tokens[p].tolist()) for p in places]
     return [

@@ -553,12 +553,14 @@ def pretrain(config: Pretraining) -> Path:
         run = accelerator(config.training)
         data, text = prepare(config.data), sentences(config.data, config.text, config.plm)
         model = build_alignment(config)
-        training = Batches(data, data.of("train"), config.training.batch, text)
+        training = Batches(data, data.of("train"), config.training.batch, text, model.draw_masks)
         sample = np.random.default_rng(0).permutation(data.of("validation"))[:2048]
-        watched = Batches(data, np.sort(sample), config.training.batch, text)
+        watched = Batches(
+            data, np.sort(sample), config.training.batch, text, model.draw_masks
+        )
         history = fit(
             model,
-            lambda model, batch: model(batch[0], batch[1]),
+            lambda model, batch: model(batch.ids, batch.text, batch.masks),
             training,
             lambda model: evaluate_alignment(model, watched, run, seed=0),
             config.training,
@@ -595,7 +597,7 @@ def step_cost(config: Pretraining) -> dict[str, float]:
     data, text = prepare(config.data), sentences(config.data, config.text, config.plm)
     model = build_alignment(config).train()
     rows = np.random.default_rng(0).choice(data.of("train"), 32)
-    ids, words, _ = Batches(data, rows, len(rows), text).load(rows, torch.device("cpu"))
+    ids, words, *_ = Batches(data, rows, len(rows), text).load(rows, torch.device("cpu"))
     assert words is not None
     # The counter does not know the fused attention of a CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -674,7 +676,7 @@ def finetune(config: Finetuning) -> dict[str, Any]:
         test = Batches(data, data.of("test"), 1024, text)
         history = fit(
             model,
-            lambda model, batch: click_losses(model(batch[0], batch[1]), batch[2]),
+            lambda model, batch: click_losses(model(batch.ids, batch.text), batch.labels),
             training,
             lambda model: scores(data, watched, predict(model, watched, run)),
             config.training,

@@ -77,14 +77,6 @@ class TextBatch:
         count = torch.zeros(len(self.tokens), fields, device=self.tokens.device)
         return count.scatter_add_(1, self.field.clamp(min=0), self.value.float()) > 0
 
-    def to(self, device: torch.device) -> "TextBatch":
-        return TextBatch(
-            self.tokens.to(device),
-            self.attention.to(device),
-            self.field.to(device),
-            self.value.to(device),
-        )
-
 
 def specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The special tokens that the tokenizer puts before and after a sentence."""
@@ -202,8 +194,9 @@ class TokenTable:
         total = sum(size[rows[:, f]] for f in range(rows.shape[1]))
         return np.minimum(total + len(self.before) + len(self.after), self.config.max_length)
 
-    def assemble(self, rows: np.ndarray) -> TextBatch:
-        """The sentences of `rows`, value indices [B, F], as one padded batch."""
+    def assemble(self, rows: np.ndarray, multiple: int = 1) -> TextBatch:
+        """The sentences of `rows`, value indices [B, F], as one batch, padded to a length that is a
+        multiple of `multiple`."""
         which = torch.from_numpy(np.ascontiguousarray(rows)).long()
         batch, fields = which.shape
         size = self.starts[which + 1] - self.starts[which]  # B, F
@@ -212,7 +205,7 @@ class TokenTable:
         size = end - torch.nn.functional.pad(end, (1, 0))[:, :-1]
         lead, body = len(self.before), end[:, -1]
         longest = room if self.config.pad == "maximum" else int(body.max())
-        length = lead + longest + len(self.after)
+        length = -(-(lead + longest + len(self.after)) // multiple) * multiple
 
         flat = size.flatten()
         first = flat.cumsum(0) - flat
@@ -282,14 +275,15 @@ class SentenceTokens:
         encoded = self.tokenizer(sentences, truncation=True, max_length=self.config.max_length)
         return np.array([len(ids) for ids in encoded["input_ids"]])
 
-    def assemble(self, rows: np.ndarray) -> TextBatch:
-        """The sentences of `rows`, value indices [B, F], as one padded batch."""
+    def assemble(self, rows: np.ndarray, multiple: int = 1) -> TextBatch:
+        """As `TokenTable.assemble`."""
         told = [self.sentence(row) for row in rows]
         encoded = self.tokenizer(
             [text for text, _ in told],
             truncation=True,
             max_length=self.config.max_length,
             padding="max_length" if self.config.pad == "maximum" else True,
+            pad_to_multiple_of=multiple,
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
             return_tensors="np",

@@ -12,10 +12,10 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from altlib.alignment import Masks
 from altlib.finetune import prediction
 from altlib.tabular import Prepared
 from altlib.text import SentenceTokens, TextBatch, TokenTable, buckets
@@ -50,8 +51,8 @@ class TrainingConfig:
         select_on: the split whose AUC early stopping watches.
         accumulation: batches whose gradients make one optimiser step.
         precision: "auto" is bf16 on a GPU and fp32 on a CPU, where bf16 is slower.
-        compile: by torch.compile; takes a minute or two at the start and needs a C++ compiler, and
-            a run is then not repeatable to the last bit.
+        compile: the layers of the PLM by torch.compile, and cross layers; takes half a minute at
+            the start and needs a C++ compiler, and a run is then not repeatable to the last bit.
         seed: of weights, order, masks and dropout.
     """
 
@@ -71,6 +72,35 @@ class TrainingConfig:
     seed: NonNegativeInt = 0
 
 
+class Batch(NamedTuple):
+    """Rows as a model reads them.
+
+    Attributes:
+        ids: feature ids [B, F].
+        text: the sentences, if the model reads any.
+        labels: clicks [B].
+        masks: what is masked in pretraining.
+    """
+
+    ids: Tensor
+    text: TextBatch | None
+    labels: Tensor
+    masks: Masks | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; a GPU fetches it while the host goes on."""
+        return Batch(*(sent(part, device) for part in self))
+
+
+def sent(part: Any, device: torch.device) -> Any:
+    """A tensor, or a dataclass of tensors, on `device`."""
+    if isinstance(part, Tensor):
+        return part.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else part
+    if part is None or device.type == "cpu":
+        return part
+    return replace(part, **{name: sent(value, device) for name, value in vars(part).items()})
+
+
 @dataclass
 class Batches:
     """Rows of a data set as batches of ids, sentences and labels.
@@ -80,12 +110,14 @@ class Batches:
         rows: positions of the rows to go through [N].
         size: rows of a batch.
         text: makes the sentences; None for a model that reads IDs only.
+        mask: draws what is masked of ids and sentences; None where nothing is.
     """
 
     data: Prepared
     rows: np.ndarray
     size: int
     text: TokenTable | SentenceTokens | None = None
+    mask: Callable[[Tensor, TextBatch], Masks] | None = None
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -105,14 +137,15 @@ class Batches:
         rows = self.rows[np.argsort(self.lengths, kind="stable")]
         return np.split(rows, range(self.size, len(rows), self.size))
 
-    def load(
-        self, rows: np.ndarray, device: torch.device
-    ) -> tuple[Tensor, TextBatch | None, Tensor]:
-        """ids [B, F], sentences and labels [B] of `rows`."""
-        ids = torch.from_numpy(self.data.ids(rows)).to(device)
-        labels = torch.from_numpy(self.data.labels[rows]).to(device)
-        text = self.text.assemble(self.data.rows[rows]).to(device) if self.text else None
-        return ids, text, labels
+    def load(self, rows: np.ndarray, device: torch.device) -> Batch:
+        """`rows` as a batch on `device`."""
+        ids = torch.from_numpy(self.data.ids(rows))
+        labels = torch.from_numpy(self.data.labels[rows])
+        # Lengths that fused attention on a GPU asks for.
+        multiple = 8 if device.type == "cuda" else 1
+        text = self.text.assemble(self.data.rows[rows], multiple) if self.text else None
+        masks = self.mask(ids, text) if self.mask and text else None
+        return Batch(ids, text, labels, masks).to(device)
 
 
 def seed_step(*numbers: int) -> None:
@@ -155,7 +188,7 @@ def predict(model: nn.Module, batches: Batches, run: Accelerator) -> np.ndarray:
     mine = batches.ordered()[run.process_index :: run.num_processes]
     found = torch.zeros(len(batches.data.rows), dtype=torch.float64, device=run.device)
     for rows in mine:
-        ids, text, _ = batches.load(rows, run.device)
+        ids, text, *_ = batches.load(rows, run.device)
         with run.autocast():
             logits = run.unwrap_model(model)(ids, text)
         found[torch.from_numpy(rows).to(run.device)] = prediction(logits).double()
@@ -179,13 +212,12 @@ def evaluate_alignment(
     sums: dict[str, np.ndarray] = {}
     # Every process takes all rows, so that each knows the same result.
     for step, rows in enumerate(batches.ordered()):
-        ids, text, _ = batches.load(rows, run.device)
         seed_step(seed, step)
+        ids, text, _, masks = batches.load(rows, run.device)
         with run.autocast():
-            for name, loss in inner(ids, text).items():
+            for name, loss in inner(ids, text, masks).items():
                 totals[name] = totals.get(name, 0.0) + float(loss) * len(rows) / len(batches.rows)
-            seed_step(seed, step)
-            for name, (field, *measures) in inner.recovery(ids, text).items():
+            for name, (field, *measures) in inner.recovery(ids, text, masks).items():
                 total = sums.setdefault(name, np.zeros((3, len(names))))
                 of = field.cpu().numpy()
                 for line, measure in zip(total, [torch.ones_like(field), *measures], strict=True):
@@ -274,7 +306,7 @@ class Checkpoint:
 
 def fit(
     model: nn.Module,
-    losses: Callable[[nn.Module, tuple[Tensor, TextBatch | None, Tensor]], dict[str, Tensor]],
+    losses: Callable[[nn.Module, Batch], dict[str, Tensor]],
     batches: Batches,
     evaluate: Callable[[nn.Module], dict[str, Any]],
     config: TrainingConfig,
@@ -305,7 +337,7 @@ def fit(
     """
     optimizer: Any = optimiser(model, config)
     if config.compile:
-        model.compile(dynamic=True)  # the same graphs for sentences of all lengths
+        compile_layers(model)
     model, optimizer = run.prepare(model, optimizer)
     inner = run.unwrap_model(model)
     embeddings = [
@@ -340,6 +372,8 @@ def fit(
     while state["epoch"] < config.epochs and not stopped(state, config):
         plan = batches.shuffled(config.seed, state["epoch"])
         plan = [rows for rows in plan if len(rows) >= run.num_processes]
+        # Losses are fetched many at once: for each the host would have to wait for a GPU.
+        pending: list[tuple[dict[str, Tensor], int]] = []
         model.train()
         while state["step"] < len(plan):
             started = time.monotonic()
@@ -365,10 +399,11 @@ def fit(
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             state["step"] += 1
-            record(state, {name: float(loss.detach()) for name, loss in found.items()}, len(rows))
+            pending.append(({name: loss.detach() for name, loss in found.items()}, len(rows)))
             looks = [at * config.evaluations // len(plan) for at in (step, state["step"])]
             looked = not last and looks[0] < looks[1]
             if last or looked or state["step"] % max(1, len(plan) // 50) == 0:
+                record(state, pending)
                 close_stretch(state)
                 bar.set_postfix(
                     {k: f"{v:.3f}" for k, v in state["curve"][-1].items() if k != "rows"}
@@ -380,6 +415,7 @@ def fit(
                 model.train()
             due = time.monotonic() - saved >= checkpoint_seconds
             if due and synchronise and not last and run.is_main_process:
+                record(state, pending)
                 save()
         finish_epoch(state, evaluate(model), config, checkpoint, inner, run)
         if time.monotonic() - saved >= checkpoint_seconds and run.is_main_process:
@@ -392,6 +428,15 @@ def fit(
     return {"epochs": state["epochs"], "curve": state["curve"], "seconds": seconds}
 
 
+def compile_layers(model: nn.Module) -> None:
+    """Compiles the layers of every stack in `model`: layers of one kind share their graphs, which
+    serve sentences of all lengths."""
+    for stack in model.modules():
+        if isinstance(stack, nn.ModuleList):
+            for layer in stack:
+                layer.compile(dynamic=True)
+
+
 def rate_factor(config: TrainingConfig, done: float) -> float:
     """What the learning rates are multiplied by when the share `done` of all steps is taken."""
     return (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1.0
@@ -402,13 +447,16 @@ def stopped(state: dict[str, Any], config: TrainingConfig) -> bool:
     return config.patience is not None and state["stale"] >= config.patience
 
 
-def record(state: dict[str, Any], losses: dict[str, float], rows: int) -> None:
-    """Adds a step's losses to the sums of the epoch and of the stretch of the curve."""
-    for part in ("sums", "stretch"):
-        for name, loss in losses.items():
-            state[part][name] = state[part].get(name, 0.0) + loss * rows
-    state["stretch_rows"] += rows
-    state["rows"] += rows
+def record(state: dict[str, Any], pending: list[tuple[dict[str, Tensor], int]]) -> None:
+    """Moves the losses of steps into the sums of the epoch and of the stretch of the curve."""
+    for name in pending[0][0] if pending else ():
+        values = torch.stack([losses[name] for losses, _ in pending]).tolist()
+        for value, (_, rows) in zip(values, pending, strict=True):
+            for part in ("sums", "stretch"):
+                state[part][name] = state[part].get(name, 0.0) + value * rows
+    for part in ("stretch_rows", "rows"):
+        state[part] += sum(rows for _, rows in pending)
+    pending.clear()
 
 
 def close_stretch(state: dict[str, Any]) -> None:

@@ -69,7 +69,7 @@ class Ours:
         self.model.train()
         self.epoch += 1
         for rows in self.batches.shuffled(0, self.epoch):
-            ids, text, labels = self.batches.load(rows, torch.device("cpu"))
+            ids, text, labels, _ = self.batches.load(rows, torch.device("cpu"))
             assert text is not None
             click_losses(self.model(ids, text), labels)["lang"].backward()
             self.optimiser.step()
@@ -79,7 +79,7 @@ class Ours:
     def evaluate(self) -> None:
         self.model.eval()
         for rows in self.batches.ordered():
-            ids, text, _ = self.batches.load(rows, torch.device("cpu"))
+            ids, text, *_ = self.batches.load(rows, torch.device("cpu"))
             assert text is not None
             prediction(self.model(ids, text))
 

@@ -57,15 +57,17 @@ class OurStep:
         self.text = runs.sentences(config.data, config.text, config.plm)
         self.model: Alignment = runs.build_alignment(config).to(device).train()
         self.optimiser = optimiser(self.model, config.training)
-        self.batches = Batches(self.data, self.data.of("train"), config.training.batch, self.text)
+        rows = self.data.of("train")
+        self.batches = Batches(
+            self.data, rows, config.training.batch, self.text, self.model.draw_masks
+        )
         self.device = device
         self.plan: Iterator[np.ndarray] = itertools.cycle(self.batches.shuffled(0, 0))
 
     def __call__(self) -> None:
-        ids, text, _ = self.batches.load(next(self.plan), self.device)
-        assert text is not None
+        ids, text, _, masks = self.batches.load(next(self.plan), self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            total = torch.stack(list(self.model(ids, text).values())).sum()
+            total = torch.stack(list(self.model(ids, text, masks).values())).sum()
         total.backward()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -182,8 +184,8 @@ def outside(name: str = "minilm-l6:2", batches: int = 30) -> Figure:
     with tempfile.TemporaryDirectory() as folder:
         history = fit(
             step.model,
-            timed(lambda model, batch: model(batch[0], batch[1])),
-            Batches(step.data, rows, TRAINING.batch, step.text),
+            timed(lambda model, batch: model(batch.ids, batch.text, batch.masks)),
+            Batches(step.data, rows, TRAINING.batch, step.text, step.model.draw_masks),
             lambda model: {},
             TRAINING,
             run,

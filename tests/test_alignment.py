@@ -97,11 +97,15 @@ def test_a_step_encodes_sentences_and_ids_as_often_as_it_says(
     case: Case, passes: int, ids_passes: int
 ) -> None:
     model = build(case, AlignmentConfig(plm_passes=passes))  # type: ignore[arg-type]
-    calls = []
-    model.encoder.register_forward_hook(lambda *_: calls.append("text"))
-    model.ctr.register_forward_hook(lambda *_: calls.append("ids"))
+    read = {"text": 0, "ids": 0}
+
+    def count(what: str, rows: int) -> None:
+        read[what] += rows
+
+    model.encoder.register_forward_hook(lambda *call: count("text", len(call[2][0])))
+    model.ctr.register_forward_hook(lambda *call: count("ids", len(call[1][0])))
     losses(case, model)
-    assert (calls.count("text"), calls.count("ids")) == (passes, ids_passes)
+    assert read == {"text": passes * len(case[2]), "ids": ids_passes * len(case[2])}
 
 
 @pytest.mark.parametrize("masking", ["field", "token"])
@@ -112,7 +116,8 @@ def test_a_single_pass_masks_no_field_twice(case: Case, masking: str, twins: boo
         plm_passes=1, text_ratio=0.5, tabular_ratio=0.5, text_masking=masking, twins=twins
     )  # type: ignore[arg-type]
     model = build(case, config)
-    fields, tokens = model.draw_masks(ids, text)
+    masks = model.draw_masks(ids, text)
+    fields, tokens = masks.fields, masks.tokens
     in_text = torch.zeros_like(fields)
     row, _ = tokens.nonzero(as_tuple=True)
     in_text[row, text.field[tokens]] = True
@@ -200,7 +205,8 @@ def test_own_head_starts_from_the_plm_s_predictions(case: Case) -> None:
     masked = model.mask_text(text)
     tokens = text.tokens.masked_fill(masked, 4)
     own = model.encode_text(tokens, text.attention)
-    logits = model.mlm_logits(own, masked, model.encode_ids(ids))
+    positions = masked.flatten().nonzero().squeeze(1)
+    logits = model.mlm_logits(own, positions, model.encode_ids(ids))
     whole = plm.load(name, dropout=0.0)
     states = plm.encode(whole.encoder.eval(), tokens, text.attention)
     assert whole.head is not None
@@ -230,8 +236,7 @@ def test_recovery_counts_hits_of_a_model_that_knows(case: Case) -> None:
     found = model.recovery(ids, text)
     field, hit, surprise = found["mtm"]
     torch.manual_seed(3)
-    chosen, _ = model.draw_masks(ids, text)
-    row, _ = chosen.nonzero(as_tuple=True)
+    row, _ = model.draw_masks(ids, text).fields.nonzero(as_tuple=True)
     assert torch.equal(hit, ids[row, field] == favourite[field])
     counts = np.split(np.array(case[0].counts), case[0].vocabulary.starts[1:-1])
     usual = torch.tensor([c.argmax() for c in counts]) + model.mask_ids
