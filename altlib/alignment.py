@@ -471,6 +471,12 @@ def judged(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return scores.argmax(-1) == truth, F.cross_entropy(scores.float(), truth, reduction="none")
 
 
+def joint_on(device: torch.device) -> bool:
+    """Whether whole and masked sentences go through the PLM in one call: a large batch fills a GPU
+    better, and the caches of a CPU worse."""
+    return device.type == "cuda"
+
+
 class Views:
     """What the two towers make of rows, whole and masked; computed when asked for.
 
@@ -481,8 +487,8 @@ class Views:
         self.model, self.ids, self.text, self.masks = model, ids, text, masks
         config = model.config
         self.single = config.plm_passes == 1
-        # Both forms in one call are half the calls, of twice the rows each.
-        self.joint = config.plm_passes == 2 and config.mlm and (config.icl or config.mtm)
+        two = config.plm_passes == 2 and config.mlm and (config.icl or config.mtm)
+        self.joint = two and joint_on(ids.device)
 
     @cached_property
     def vector(self) -> Tensor:

@@ -555,9 +555,7 @@ def pretrain(config: Pretraining) -> Path:
         model = build_alignment(config)
         training = Batches(data, data.of("train"), config.training.batch, text, model.draw_masks)
         sample = np.random.default_rng(0).permutation(data.of("validation"))[:2048]
-        watched = Batches(
-            data, np.sort(sample), config.training.batch, text, model.draw_masks
-        )
+        watched = Batches(data, np.sort(sample), config.training.batch, text, model.draw_masks)
         history = fit(
             model,
             lambda model, batch: model(batch.ids, batch.text, batch.masks),

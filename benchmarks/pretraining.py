@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,15 @@ from transformers import (
 
 from altlib import plm, runs, tables
 from altlib.alignment import Alignment, AlignmentConfig
-from altlib.training import Batches, TrainingConfig, accelerator, fit, optimiser
+from altlib.training import (
+    Batch,
+    Batches,
+    TrainingConfig,
+    accelerator,
+    compile_layers,
+    fit,
+    optimiser,
+)
 from benchmarks.common import Figure, Memory, alone, interleaved, matmul_step, ratio
 from benchmarks.published import PublishedPretraining
 
@@ -226,22 +234,46 @@ def memory() -> Figure:
     )
 
 
-SHAPES: dict[str, PreTrainedConfig] = {
-    "MiniLM-L6": BertConfig(
-        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+@dataclass(frozen=True)
+class Shape:
+    """A PLM with random weights whose speed on a GPU is measured, and the batch it is measured at.
+
+    Attributes:
+        config: its layers and widths.
+        batch: rows of a step.
+        target: share of the card's measured peak in matrix products, in percent.
+    """
+
+    config: PreTrainedConfig
+    batch: int
+    target: str
+
+
+SHAPES: dict[str, Shape] = {
+    "MiniLM-L6": Shape(
+        BertConfig(
+            hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+        ),
+        1024,
+        ">=25",
     ),
-    "mpnet": MPNetConfig(),
-    "roberta-base": RobertaConfig(vocab_size=50_265, max_position_embeddings=514),
-    "roberta-large": RobertaConfig(
-        vocab_size=50_265,
-        max_position_embeddings=514,
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
+    "roberta-base": Shape(
+        RobertaConfig(vocab_size=50_265, max_position_embeddings=514), 512, ">=45"
     ),
+    "roberta-large": Shape(
+        RobertaConfig(
+            vocab_size=50_265,
+            max_position_embeddings=514,
+            hidden_size=1024,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            intermediate_size=4096,
+        ),
+        128,
+        ">=55",
+    ),
+    "mpnet": Shape(MPNetConfig(), 256, ""),
 }
-"""PLMs whose speed on a GPU is measured, with random weights."""
 
 
 def random_plm(shape: PreTrainedConfig, folder: Path) -> str:
@@ -251,32 +283,49 @@ def random_plm(shape: PreTrainedConfig, folder: Path) -> str:
     return str(folder)
 
 
-def on_gpu(name: str, rounds: int, batch: int = 256) -> Iterator[dict[str, object]]:
-    """The lines of the table of one shape: steps in bf16, eager and compiled."""
-    device, size, times = torch.device("cuda"), 8192, 8
-    with tempfile.TemporaryDirectory() as folder:
-        step = OurStep(profile(random_plm(SHAPES[name], Path(folder)), 0.1, 2, batch), device)
-    step.plan = itertools.cycle(list(itertools.islice(step.plan, times)))
+def model_flops(step: OurStep, plan: list[np.ndarray]) -> int:
+    """Floating-point operations of steps on the batches of `plan`, forward and backward, with
+    sentences padded to the longest of their batch and no further."""
     with FlopCounterMode(display=False) as counter:
-        repeat(step, times)()
+        for rows in plan:
+            ids = torch.from_numpy(step.data.ids(rows))
+            text = step.text.assemble(step.data.rows[rows])
+            batch = Batch(ids, text, ids[:, 0], step.model.draw_masks(ids, text)).to(step.device)
+            with torch.autocast(step.device.type, torch.bfloat16):
+                losses = step.model(batch.ids, batch.text, batch.masks)
+            torch.stack(list(losses.values())).sum().backward()
+    return counter.get_total_flops()
+
+
+def on_gpu(name: str, rounds: int, dropout: float = 0.1) -> Iterator[dict[str, object]]:
+    """The lines of the table of one shape: steps in bf16, eager and compiled."""
+    device, size, times, shape = torch.device("cuda"), 8192, 16, SHAPES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        config = profile(random_plm(shape.config, Path(folder)), dropout, 2, shape.batch)
+        step = OurStep(config, device)
+    plan = list(itertools.islice(step.plan, times))
+    flops = model_flops(step, plan)
+    step.plan = itertools.cycle(plan)
     products = {"peak": repeat(matmul_step(device, torch.bfloat16, size), times)}
     for mode in ("eager", "compiled"):
         if mode == "compiled":
-            step.model.compile(dynamic=True)
-        repeat(step, times)()  # compiles for each length of sentences, and warms up
+            compile_layers(step.model)
+        repeat(step, times)()  # compiles, and warms up
         torch.cuda.reset_peak_memory_stats()
         measured = interleaved({"step": repeat(step, times), **products}, rounds, True)
         seconds = {what: statistics.median(of) for what, of in measured.items()}
-        ours = counter.get_total_flops() / seconds["step"]
+        ours = flops / seconds["step"]
         peak = 2 * size**3 * times / seconds["peak"]
         yield {
             "PLM's shape": name,
             "step": mode,
-            "rows a second": round(times * batch / seconds["step"]),
+            "rows a second": round(times * shape.batch / seconds["step"]),
             "TFLOP/s": ours / 1e12,
             "% of the peak of matrix products": 100 * ours / peak,
+            "target": shape.target,
             "peak memory (GiB)": torch.cuda.max_memory_allocated() / 2**30,
-            "batch": batch,
+            "batch": shape.batch,
+            "dropout": dropout,
             "machine": runs.machine(),
             "torch": runs.versions()["torch"],
         }

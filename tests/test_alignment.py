@@ -1,16 +1,19 @@
 """The towers, the masks they see, and switches that do what they name and nothing else."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from altlib import ctr, plm
+from altlib import alignment, ctr, plm
 from altlib.alignment import Alignment, AlignmentConfig, MeanPooling
 from altlib.datasets import Dataset
+from altlib.losses import Noise
 from altlib.tabular import Prepared, prepare
 from altlib.text import TextBatch, TextConfig, TokenTable
+from altlib.training import Batch
 
 Case = tuple[Prepared, str, torch.Tensor, TextBatch]
 
@@ -97,15 +100,47 @@ def test_a_step_encodes_sentences_and_ids_as_often_as_it_says(
     case: Case, passes: int, ids_passes: int
 ) -> None:
     model = build(case, AlignmentConfig(plm_passes=passes))  # type: ignore[arg-type]
-    read = {"text": 0, "ids": 0}
-
-    def count(what: str, rows: int) -> None:
-        read[what] += rows
-
-    model.encoder.register_forward_hook(lambda *call: count("text", len(call[2][0])))
-    model.ctr.register_forward_hook(lambda *call: count("ids", len(call[1][0])))
+    calls = []
+    model.encoder.register_forward_hook(lambda *_: calls.append("text"))
+    model.ctr.register_forward_hook(lambda *_: calls.append("ids"))
     losses(case, model)
-    assert read == {"text": passes * len(case[2]), "ids": ids_passes * len(case[2])}
+    assert (calls.count("text"), calls.count("ids")) == (passes, ids_passes)
+
+
+def test_both_sentences_in_one_call_give_the_same_losses(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(case, AlignmentConfig())
+    apart = losses(case, model)
+    monkeypatch.setattr(alignment, "joint_on", lambda device: True)
+    calls = []
+    model.encoder.register_forward_hook(lambda *_: calls.append("text"))
+    assert losses(case, model) == pytest.approx(apart, rel=1e-5)
+    assert len(calls) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("precision", "bound"), [(torch.float32, 1e-4), (torch.bfloat16, 1e-2)])
+def test_a_gpu_gives_the_losses_of_the_cpu(
+    case: Case, precision: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Negatives are drawn where the model is: draw these on the host for both.
+    draw = Noise.draw
+
+    def on_host(noise: Noise, fields: torch.Tensor, number: int) -> torch.Tensor:
+        torch.manual_seed(1)
+        return draw(deepcopy(noise).cpu(), fields.cpu(), number).to(fields.device)
+
+    monkeypatch.setattr(Noise, "draw", on_host)
+    _, _, ids, text = case
+    model = build(case, AlignmentConfig())
+    batch = Batch(ids, text, ids[:, 0], model.draw_masks(ids, text))
+    expected = model(batch.ids, batch.text, batch.masks)
+    there = batch.to(torch.device("cuda"))
+    with torch.autocast("cuda", precision, enabled=precision != torch.float32):
+        found = model.cuda()(there.ids, there.text, there.masks)
+    for name, loss in expected.items():
+        assert float(found[name]) == pytest.approx(float(loss), abs=bound), name
 
 
 @pytest.mark.parametrize("masking", ["field", "token"])
