@@ -305,8 +305,8 @@ class Alignment(nn.Module):
     def draw_masks(self, ids: Tensor, text: TextBatch) -> Masks:
         """Draws what is masked of a batch that still lies on the host.
 
-        IDs and text each have its own generator, so that a switch of one modality leaves the other's draw as it
-        is: the runs of an ablation see the same masks. In a single pass the tokens avoid the
+        IDs and text have a generator each, so that a switch of one modality leaves the other's draw
+        as it is: the runs of an ablation see the same masks. In a single pass the tokens avoid the
         masked fields.
         """
         first, second = (
