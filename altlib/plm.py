@@ -149,7 +149,7 @@ def load_answering(name: str, dropout: float = 0.1) -> T5ForConditionalGeneratio
 def encode(encoder: nn.Module, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
     """States [B, L, H] of tokens [B, L]; attention [B, L] is True at tokens, False at padding."""
     mask = attention.long()
-    if tokens.is_cuda and encoder.config._attn_implementation == "sdpa":
+    if tokens.is_cuda and getattr(encoder.config, "_attn_implementation", "") == "sdpa":
         # transformers would ask whether anything is padded at all, and wait for the GPU's answer.
         mask = attention[:, None, None]
     # No token_type_ids: one segment, and MPNet and DistilBERT do not take them.
