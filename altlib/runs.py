@@ -535,7 +535,7 @@ def build_alignment(config: Pretraining) -> Alignment:
     tokens = text.tokens.unique().long() if isinstance(text, TokenTable) else None
     seed_step(config.training.seed)
     id_model = ctr.build(config.ctr, data.features, len(data.schema.fields))
-    language = plm.load(config.plm.name, config.plm.dropout)
+    language = plm.load(config.plm.name, config.plm.dropout, config.text.max_length)
     return Alignment(id_model, language, data, config.alignment, tokens)
 
 
@@ -622,9 +622,9 @@ def build_finetuning(config: Finetuning) -> nn.Module:
         ctr.build(config.ctr, data.features, len(data.schema.fields)) if config.ctr else None
     )
     kind = VARIANTS[config.variant][0]
-    language = None
+    language, longest = None, config.text.max_length if config.text else 0
     if config.plm is not None and kind != "answer":
-        language = plm.load(config.plm.name, config.plm.dropout)
+        language = plm.load(config.plm.name, config.plm.dropout, longest)
     if ctr_model is not None and language is not None:
         model: nn.Module = BothModel(ctr_model, language, config.alpha or "sigmoid")
     elif ctr_model is not None:
