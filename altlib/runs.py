@@ -575,7 +575,7 @@ def pretrain(config: Pretraining) -> Path:
                     **history,
                     "rows_per_second": speed(history),
                     "config": asdict(config),
-                    "provenance": provenance(),
+                    "provenance": provenance(config.plm),
                 },
             )
 
@@ -709,7 +709,7 @@ def finetune(config: Finetuning) -> dict[str, Any]:
                     "history": history,
                     "config": asdict(config),
                     "data": data.provenance,
-                    "provenance": provenance(),
+                    "provenance": provenance(config.plm),
                     "test": {
                         "rows": test.rows.tolist(),
                         "labels": data.labels[test.rows].tolist(),
@@ -832,8 +832,15 @@ def git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def provenance() -> dict[str, Any]:
-    """Where, when and with what code a result was made."""
+def provenance(plm_config: PlmConfig | None = None) -> dict[str, Any]:
+    """Where, when, with what code and from which weights a result was made."""
+    weights = {}
+    if plm_config is not None:
+        name, _ = plm.split_name(plm_config.name)
+        weights = {
+            "sha256": weights_checksum(name),
+            "revision": fetch.revision(fetch.weights(name)),
+        }
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": machine(),
@@ -843,6 +850,7 @@ def provenance() -> dict[str, Any]:
         "commit": git("rev-parse", "HEAD"),
         "changed since": bool(git("status", "--porcelain", "--", "altlib", "config")),
         "code": code_checksum(),
+        "plm": weights,
     }
 
 

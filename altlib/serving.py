@@ -214,7 +214,7 @@ def write(
         "values": data.vocabulary.values,
         "text": text,
         "sha256": {name: fetch.sha256(out / name) for name in files},
-        "provenance": runs.provenance(),
+        "provenance": runs.provenance(config.plm),
     }
     content["content sha256"] = content_checksum(content)
     runs.write_json(out / "export.json", content)
