@@ -399,6 +399,7 @@ def _copy(archive: Path, member: str, target: IO[bytes]) -> None:
 @cache  # a branch of the hub may move while a kernel runs
 def _from_hub(name: str) -> Path:
     repository, _, wanted = name.partition("@")
+    _expanded(huggingface_hub.constants.HF_HUB_CACHE)  # without a home it would be a folder "~"
     try:
         for weights_file in ("*.safetensors", "pytorch_model*.bin"):
             folder = Path(

@@ -114,6 +114,12 @@ def load(name: str, dropout: float = 0.1, length: int = 0) -> Plm:
     prefix = f"{model.base_model_prefix}."
     missing = [key for key in report["missing_keys"] if key.startswith(prefix)]
     _whole(model, report, missing, folder, name)
+    deeper = [key for key in report["unexpected_keys"] if re.search(r"\blayers?\.\d+\.", key)]
+    if depth is None and deeper:
+        raise ValueError(
+            f"The checkpoint {folder} of '{name}' has more layers than its config.json says, as "
+            f"{min(deeper)}; to take the first ones, write '{name}:{config.num_hidden_layers}'."
+        )
     encoder = model.base_model
     _try(encoder, tokenizer, config, name)
     longest = _longest(encoder, config)
@@ -163,6 +169,7 @@ def load_answering(name: str, dropout: float = 0.1) -> T5ForConditionalGeneratio
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            trust_remote_code=False,
         )
     model, report = loaded
     _whole(model, report, report["missing_keys"], folder, name)

@@ -160,18 +160,25 @@ def write(
     if config.text is not None:
         length = torch.export.Dim("length", max=config.text.max_length)
         shapes |= {name: {0: batch, 1: length} for name in ("tokens", "attention")}
-    with quiet():
-        torch.onnx.export(
-            Graph(model).eval(),
-            kwargs=given,
-            f=out / "model.onnx",
-            input_names=list(given),
-            output_names=["probability"],
-            dynamic_shapes=shapes,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    try:
+        with quiet():
+            torch.onnx.export(
+                Graph(model).eval(),
+                kwargs=given,
+                f=out / "model.onnx",
+                input_names=list(given),
+                output_names=["probability"],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        of = f" of the PLM '{config.plm.name}'" if config.plm else ""
+        raise ValueError(
+            f"'{config.variant}'{of} cannot be exported: PyTorch cannot write its operations as "
+            f"ONNX ({type(error).__name__})."
+        ) from error
     files = ["model.onnx"]
     if int8:
         with quiet():

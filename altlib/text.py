@@ -213,6 +213,7 @@ class TokenTable:
                 return_attention_mask=False,
                 return_token_type_ids=False,
                 split_special_tokens=True,  # a value "[SEP]" is a word as any other
+                verbose=False,  # longer than the PLM reads: it is cut when assembled
             )
             for text, ids, spans in zip(
                 texts, encoded["input_ids"], encoded["offset_mapping"], strict=True

@@ -258,6 +258,8 @@ DAMAGES = {
     "gone": lambda folder: (folder / WEIGHTS).unlink(),
     "pickle": lambda folder: (folder / WEIGHTS).rename(folder / "pytorch_model.bin"),
     "shapes": lambda folder: change_config(folder, hidden_size=20, num_attention_heads=4),
+    "fewer layers": lambda folder: change_config(folder, num_hidden_layers=2),
+    "more layers": lambda folder: change_config(folder, num_hidden_layers=4),
     "not finite": lambda folder: save_file(
         {name: values / 0 for name, values in load_file(folder / WEIGHTS).items()},
         folder / WEIGHTS,
@@ -286,7 +288,7 @@ def change_config(folder: Path, **entries: object) -> None:
 def test_a_damaged_folder_is_named(damage: str, tmp_path: Path) -> None:
     folder = make_checkpoint("Bert", tmp_path / "mine")
     DAMAGES[damage](folder)
-    with pytest.raises(ValueError, match=r"mine.* (damaged|config\.json)") as caught:
+    with pytest.raises(ValueError, match=r"mine.* (damaged|config\.json|lacks)") as caught:
         plm.load(str(folder))
     assert len(str(caught.value)) < 800 and "\n" not in str(caught.value)
 

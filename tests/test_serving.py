@@ -109,6 +109,10 @@ def test_what_cannot_be_exported_leaves_nothing(
     with pytest.raises(ValueError, match="'ctr_bert' cannot be exported"):
         serving.export(folder, tmp_path / "out")
     folder = made(tiny(tiny_plm), "raw")
+    with monkeypatch.context() as patch:
+        patch.setattr(serving.Graph, "forward", lambda self, ids: ids if ids.sum() > 0 else -ids)
+        with pytest.raises(ValueError, match="'raw' cannot be exported: PyTorch cannot write"):
+            serving.export(folder, tmp_path / "out")
     for model in serving.TOLERANCES:
         with monkeypatch.context() as patch:
             patch.setitem(serving.TOLERANCES, model, -1.0)

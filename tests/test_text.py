@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, trainers
+from tokenizers import Tokenizer, models, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from altlib import datasets, plm
@@ -103,18 +103,31 @@ def test_special_tokens_in_a_value_are_words_as_any_other(
 def test_what_no_tokenizer_can_read_is_refused(
     form: str, wordpiece: PreTrainedTokenizerFast
 ) -> None:
-    def made(words: list[str], **entries: int) -> TextBatch:
-        config = TextConfig(**entries)  # type: ignore[arg-type]
-        if form == "table":
-            table = TokenTable.build([[w] for w in words], TWO, wordpiece, config)
-            return table.assemble(np.array([[0, 1]]))
-        return SentenceTokens(config, words, TWO, wordpiece).assemble(np.array([[0, 1]]))
-
+    words = ["y", "x\ud800"]
     with pytest.raises(ValueError, match=r"field 'b' has the text 'x\\ud800', which is no Unicode"):
-        made(["y", "x\ud800"])
-    with pytest.raises(ValueError, match=r"max_length is 2, but the PLM puts 2 .* at least 3\."):
-        made(["y", "x"], max_length=2)
-    assert made(["y", "x"], max_length=3).tokens.shape == (1, 3)
+        if form == "table":
+            TokenTable.build([[w] for w in words], TWO, wordpiece, TextConfig())
+        else:
+            SentenceTokens(TextConfig(), words, TWO, wordpiece).assemble(np.array([[0, 1]]))
+
+
+@pytest.mark.parametrize("form", ["table", "sentence"])
+def test_special_tokens_leave_room_for_words(
+    form: str, wordpiece: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> TokenTable | SentenceTokens:
+        config = TextConfig(max_length=3)
+        if form == "table":
+            return TokenTable.build([["y"], ["x"]], TWO, wordpiece, config)
+        return SentenceTokens(config, ["y", "x"], TWO, wordpiece)
+
+    assert made().assemble(np.array([[0, 1]])).tokens.shape == (1, 3)
+    around = processors.TemplateProcessing(
+        single="[CLS] $A [SEP] [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    monkeypatch.setattr(wordpiece.backend_tokenizer, "post_processor", around)
+    with pytest.raises(ValueError, match=r"max_length is 3, but the PLM puts 3 .* at least 4\."):
+        made()
 
 
 def test_a_tokenizer_that_merges_across_spaces_is_refused() -> None:
