@@ -306,16 +306,14 @@ def _tokenizer(folder: Path, name: str, config: PreTrainedConfig) -> PreTrainedT
 
 
 def _head(model: Any) -> nn.Module | None:
-    for last, before in HEADS.items():
-        if isinstance(getattr(model, last, None), nn.Linear):
-            parts = OrderedDict((part, getattr(model, part)) for part in before)
-            return nn.Sequential(parts | {"decoder": getattr(model, last)})
-    places = (
-        (getattr(model, "cls", None), "predictions"),
-        (model, "lm_head"),
-        (model, "predictions"),
-    )
-    head = next((getattr(of, place) for of, place in places if hasattr(of, place)), None)
+    apart = (last for last in HEADS if isinstance(getattr(model, last, None), nn.Linear))
+    if (last := next(apart, None)) is not None:
+        parts = OrderedDict((part, getattr(model, part)) for part in HEADS[last])
+        head: Any = nn.Sequential(parts | {"decoder": getattr(model, last)})
+    else:
+        before = getattr(model, "cls", None)
+        places = ((before, "predictions"), (model, "lm_head"), (model, "predictions"))
+        head = next((getattr(of, place) for of, place in places if hasattr(of, place)), None)
     decoder = getattr(head, "decoder", None)
     return head if isinstance(decoder, nn.Linear) and decoder.bias is not None else None
 

@@ -118,6 +118,15 @@ def test_families_of_another_layout_give_the_same(family: str, tmp_path: Path) -
     torch.testing.assert_close(first, found[:, 0])
 
 
+def test_a_head_without_biases_is_none(tmp_path: Path) -> None:
+    config = transformers.ModernBertConfig(
+        vocab_size=50, decoder_bias=False, **OTHERS["ModernBert"]
+    )
+    transformers.ModernBertForMaskedLM(config).save_pretrained(tmp_path)
+    make_tokenizer(tmp_path, mask_token="[MASK]")
+    assert plm.load(str(tmp_path)).head is None
+
+
 @pytest.mark.parametrize("family", ["FNet", "causal Bert", "Bart"])
 def test_what_cannot_read_sentences_is_refused_at_once(family: str, tmp_path: Path) -> None:
     kind = family.removeprefix("causal ")
