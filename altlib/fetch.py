@@ -223,10 +223,10 @@ def weights(name: str) -> Path:
     """The folder of a PLM: configuration, weights and tokenizer.
 
     A name of `PLMS` gives exactly the pinned files, from the folder `ALTLIB_PLM` too. Any other
-    name is a local folder (looked for here and in the project's folder: a notebook in JupyterLab
-    runs elsewhere than the batch), a folder inside `ALTLIB_PLM`, or a repository of the Hugging
-    Face hub, with "@revision" behind it for another than the newest. No checksum is pinned for
-    those: what they hold today is what is used.
+    name is a folder, looked for in `ALTLIB_PLM`, here, and in the project's folder (a notebook in
+    JupyterLab runs elsewhere than the batch), or a repository of the Hugging Face hub, with
+    "@revision" behind it for another than the newest. No checksum is pinned for those: what they
+    hold today is what is used.
 
     Raises:
         ValueError: a checksum is wrong, or nothing goes by this name.
