@@ -6,8 +6,6 @@ rows whether fields attend to their own words. Attention is not an explanation: 
 model reads, not why it answers.
 """
 
-import html
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 import traitlets
+from jinja2 import Template
 from safetensors.torch import load_file
 from scipy.stats import bootstrap
 from torch import Tensor
@@ -31,6 +30,9 @@ from altlib.tabular import RESERVED, Prepared
 from altlib.text import SentenceTokens, TextBatch, TokenTable, told_fields
 
 SCRIPT = Path(__file__).with_name("explorer.js")
+PAGE = Template(
+    Path(__file__).with_name("explorer.html").read_text(encoding="utf-8"), autoescape=True
+)
 CAUTION = "Attention says where the model reads, not why it answers."
 Sentences = TokenTable | SentenceTokens
 
@@ -536,11 +538,5 @@ def page(view: Mapping[str, Any], title: str) -> str:
         view: from `Reader.row` or `Reader.corpus`.
         title: of the page.
     """
-    # A "<" of a value could end the script.
-    values = json.dumps({"view": dict(view), "pinned": None}).replace("<", "\\u003c")
-    template = Path(__file__).with_name("explorer.html").read_text(encoding="utf-8")
-    return (
-        template.replace("{{ title }}", html.escape(title))
-        .replace("{{ values }}", values)
-        .replace("{{ script }}", SCRIPT.read_text(encoding="utf-8"))
-    )
+    script = SCRIPT.read_text(encoding="utf-8")
+    return PAGE.render(title=title, script=script, values={"view": dict(view), "pinned": None})

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,8 @@ import huggingface_hub
 import pooch
 
 from altlib.faults import nearest
+
+PROJECT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -220,8 +223,10 @@ def weights(name: str) -> Path:
     """The folder of a PLM: configuration, weights and tokenizer.
 
     A name of `PLMS` gives exactly the pinned files, from the folder `ALTLIB_PLM` too. Any other
-    name is a local folder, a folder inside `ALTLIB_PLM`, or a repository of the Hugging Face hub;
-    no checksum is pinned for those: what they hold today is what is used.
+    name is a folder, looked for in `ALTLIB_PLM`, here, and in the project's folder (a notebook in
+    JupyterLab runs elsewhere than the batch), or a repository of the Hugging Face hub, with
+    "@revision" behind it for another than the newest. No checksum is pinned for those: what they
+    hold today is what is used.
 
     Raises:
         ValueError: a checksum is wrong, or nothing goes by this name.
@@ -233,15 +238,32 @@ def weights(name: str) -> Path:
             return _obtain("plm", name, PLMS[name])[0]
         _check(mine, PLMS[name].pinned, "Rename the folder to use it under a name of its own.")
         return mine
-    local = Path(name).expanduser()
-    return local if local.is_dir() else mine or _from_hub(name)
+    local = _expanded(name)
+    return (
+        next((p for p in (local, PROJECT / local) if p.is_dir()), None) or mine or _from_hub(name)
+    )
+
+
+def revision(folder: Path) -> str:
+    """The commit of the Hugging Face hub that a folder from `weights` holds; empty for others."""
+    return folder.name if folder.parent.name == "snapshots" else ""
 
 
 def in_user_folder(variable: str, names: tuple[str, ...]) -> Path | None:
     """The first of `names` that the folder in an environment variable holds."""
     folder = os.environ.get(variable)
-    paths = [Path(folder).expanduser() / name for name in names] if folder else []
+    paths = [_expanded(folder) / name for name in names] if folder else []
     return next((path for path in paths if path.exists()), None)
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(
+            f"There is no home folder for {path}: set HOME, or ALTLIB_CACHE to a folder for "
+            "downloads, and write other paths in full."
+        ) from None
 
 
 def sha256(file: Path) -> str:
@@ -267,8 +289,8 @@ def _check_zip(file: Path) -> None:
         try:
             with zipfile.ZipFile(file) as archive:
                 broken = archive.testzip()
-        except (zipfile.BadZipFile, EOFError):
-            broken = "its table of contents"
+        except Exception as error:  # of whichever part of zipfile stumbled
+            broken = str(error) or "its table of contents"
         if broken:
             raise ValueError(
                 f"The archive {file} cannot be read ({broken}): it is cut short or not a zip. "
@@ -279,12 +301,19 @@ def _check_zip(file: Path) -> None:
 def _obtain(kind: str, name: str, entry: Entry) -> tuple[Path, str]:
     """The checked folder of a name in the cache, and the source that it was filled from."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    cache = Path(os.environ.get("ALTLIB_CACHE") or Path(base, "altlib")).expanduser()
-    target = cache / kind / name
+    root = _expanded(os.environ.get("ALTLIB_CACHE") or Path(base, "altlib"))
+    target = root / kind / name
     if target.exists():
         _check(target, entry.pinned, f"Delete the folder {target} to have it fetched again.")
         return target, "cache"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=target.parent).close()
+    except OSError as error:
+        raise Unavailable(
+            f"'{name}' cannot be downloaded: the cache folder {target.parent} cannot be written "
+            f"({error.strerror}). Set ALTLIB_CACHE to a folder that can."
+        ) from None
     failures = []
     for source, download, known in (
         ("public source", _from_public_source, entry.url or entry.hub),
@@ -314,7 +343,7 @@ def _obtain(kind: str, name: str, entry: Entry) -> tuple[Path, str]:
     raise Unavailable(
         f"'{name}' cannot be had. User folder: "
         f"{f'no {wanted} in {mine}' if mine else f'{variable} is not set'}; "
-        f"cache: not in {cache}; {'; '.join(failures)}. "
+        f"cache: not in {root}; {'; '.join(failures)}. "
         f"Get {wanted} by other means and set {variable} to the folder that holds it."
     )
 
@@ -367,12 +396,16 @@ def _copy(archive: Path, member: str, target: IO[bytes]) -> None:
         shutil.copyfileobj(source, target, 1 << 20)
 
 
+@cache  # a branch of the hub may move while a kernel runs
 def _from_hub(name: str) -> Path:
+    repository, _, wanted = name.partition("@")
+    _expanded(huggingface_hub.constants.HF_HUB_CACHE)  # without a home it would be a folder "~"
     try:
         for weights_file in ("*.safetensors", "pytorch_model*.bin"):
             folder = Path(
                 huggingface_hub.snapshot_download(
-                    name,
+                    repository,
+                    revision=wanted or None,
                     allow_patterns=["*.json", "*.txt", "*.model", weights_file],
                     ignore_patterns=["*/*"],  # the same weights for other runtimes
                 )
@@ -381,7 +414,8 @@ def _from_hub(name: str) -> Path:
                 return folder
     except Exception as error:  # the hub's client raises those of several libraries
         raise Unavailable(
-            f"There is no PLM '{name}': no such folder, also not in ALTLIB_PLM, and the Hugging "
-            f"Face hub does not give it ({type(error).__name__}); {nearest(name, PLMS)}"
+            f"There is no PLM '{name}': no such folder here, in {PROJECT} or in ALTLIB_PLM, and "
+            "the Hugging Face hub does not give it "
+            f"({type(error).__name__}); {nearest(name, PLMS)}"
         ) from error
     raise ValueError(f"The repository '{name}' of the hub holds no weights that PyTorch can read.")

@@ -1,6 +1,7 @@
 """Figures of the notebooks and the report; each takes data and returns a matplotlib figure."""
 
 import base64
+import re
 from collections.abc import Mapping
 from html import escape
 from itertools import pairwise
@@ -13,10 +14,12 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import HTML
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from altlib.tabular import Prepared
 
@@ -33,6 +36,7 @@ matplotlib.rcParams.update(
         "axes.titlelocation": "left",
         "axes.titleweight": "bold",
         "font.size": 10,
+        "text.parse_math": False,  # a "$" in words and names of the user is a "$"
     }
 )
 
@@ -49,6 +53,9 @@ def save(figure: Figure, folder: Path, name: str, alt: str) -> HTML:
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     svg, png = (folder / "figures" / f"{name}.{kind}" for kind in ("svg", "png"))
     figure.savefig(svg, metadata={"Date": None})
+    # XML has no place for control characters, which words may hold.
+    text = svg.read_text(encoding="utf-8")
+    svg.write_text(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "�", text), encoding="utf-8")
     figure.savefig(png, dpi=150)
     plt.close(figure)
     data = base64.b64encode(png.read_bytes()).decode()
@@ -58,17 +65,36 @@ def save(figure: Figure, folder: Path, name: str, alt: str) -> HTML:
     )
 
 
+def logarithmic(axes: Axes, which: str, steps: tuple[int, ...] = (1,)) -> None:
+    """Makes axes logarithmic, with plain numbers: powers would be mathematics, which is off.
+
+    Args:
+        axes: of a panel.
+        which: "x", "y" or "xy".
+        steps: the multiples of powers of 10 that have a number.
+    """
+    for letter in which:
+        axes.set(**{f"{letter}scale": "log"})
+        axis: Axis = getattr(axes, f"{letter}axis")
+        axis.set_major_locator(LogLocator(subs=steps))
+        axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def data_overview(data: Prepared) -> Figure:
     """How often each field's features occur in training, by rank, and the test split's make-up."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
     starts = data.vocabulary.starts
     colours = sns.color_palette("colorblind", len(data.schema.fields))
-    for f, field in enumerate(data.schema.fields):
+    for f in range(len(data.schema.fields)):
         counts = np.sort(data.counts[starts[f] + 2 : starts[f + 1]])[::-1]
-        left.plot(np.arange(1, len(counts) + 1), counts, label=field.words, color=colours[f])
-    left.set(xscale="log", yscale="log", xlabel="rank of the feature", ylabel="training rows",
+        left.plot(np.arange(1, len(counts) + 1), counts, color=colours[f])
+    logarithmic(left, "xy")
+    left.set(xlabel="rank of the feature", ylabel="training rows",
              title="Few features have many rows")  # fmt: skip
-    left.legend(fontsize=8, frameon=False)
+    # Labels of lines would be left out where they begin with "_".
+    words = [field.words for field in data.schema.fields]
+    left.legend(left.lines, words, fontsize=8, frameon=False)
     shares = data.provenance["cold test rows"]
     labels = ["positive", "cold user", "cold item"]
     test = data.of("test")
@@ -93,7 +119,9 @@ def sentence_lengths(lengths: np.ndarray, tokens: pd.Series, limit: int) -> Figu
     left.annotate(f" limit {limit}", (limit, left.get_ylim()[1] * 0.9), ha="right")
     left.set(xlabel="tokens of the sentence", ylabel="rows", title="Far below the limit"
              if lengths.max() < limit else "Some sentences are cut")  # fmt: skip
-    right.barh(tokens.index[::-1], tokens.to_numpy()[::-1], color="#56b4e9")
+    place = np.arange(len(tokens))[::-1]
+    right.barh(place, tokens.to_numpy(), color="#56b4e9")
+    right.set_yticks(place, tokens.index)
     right.set(xlabel="mean tokens of a value", title="What a masked field hides")
     return figure
 
@@ -154,15 +182,15 @@ def recovery_curves(table: pd.DataFrame, measure: str = "recovered") -> Figure:
     for axis, name in zip(axes.flat, fields, strict=False):
         for setting, lines in table[table["field"] == name].groupby("setting", sort=False):
             seen = lines["rows"] / 1000
-            axis.plot(seen, lines[measure], color=colours[setting], label=setting)
+            axis.plot(seen, lines[measure], color=colours[setting])
             if measure == "recovered":
                 axis.plot(seen, lines["with other IDs"], color=colours[setting], linestyle="--")
         axis.set(title=name)
         axis.set_ylim(bottom=0, top=1.02 if measure == "recovered" else None)
     figure.supxlabel("thousand rows seen")
     figure.supylabel({"recovered": "recovered share", "loss": "loss of a token in nats"}[measure])
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    handles = [Line2D([], [], color=colour) for colour in colours.values()]
+    figure.legend(handles, settings, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
@@ -274,10 +302,8 @@ def plm_scaling(table: pd.DataFrame) -> Figure:
             for _, line in lines.iterrows():
                 axis.annotate(line["setting"], (line[name], line["AUC"]), xytext=(4, 4),
                               textcoords="offset points", fontsize=8)  # fmt: skip
-        axis.set(xscale="log", xlabel=label)
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(ScalarFormatter())
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        logarithmic(axis, "x", steps=(1, 2, 5))
+        axis.set(xlabel=label)
         axis.margins(x=0.3)
     axes[0].set(ylabel="test AUC")
     axes[0].legend(frameon=False)
@@ -361,11 +387,12 @@ def serving(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
             right.plot(of["batch"], of["rows_per_s"], marker=marker, color=colours[variant],
                        linestyle={"ONNX": "-"}.get(engine, ":"), markersize=4)  # fmt: skip
     left.axvline(10, color="black", linewidth=0.8, linestyle=":")
-    left.set(xscale="log", xlabel="p99 of 100 candidates in ms, one thread (dotted: 10 ms)",
+    logarithmic(left, "x", steps=(1, 2, 5))
+    left.set(xlabel="p99 of 100 candidates in ms, one thread (dotted: 10 ms)",
              ylabel="test AUC", title="What AUC costs")  # fmt: skip
     left.margins(x=0.25, y=0.15)
-    right.set(xscale="log", yscale="log", xlabel="rows of a batch", ylabel="rows a second",
-              title="Throughput, one thread")  # fmt: skip
+    logarithmic(right, "xy")
+    right.set(xlabel="rows of a batch", ylabel="rows a second", title="Throughput, one thread")
     handles = [Line2D([], [], color=colour, marker="o", label=variant, linestyle="")
                for variant, colour in colours.items()]  # fmt: skip
     handles += [Line2D([], [], color="black", marker=marker, label=engine, linestyle="",

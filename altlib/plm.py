@@ -5,15 +5,15 @@ tied to the input embeddings, and the lack of one is noticed.
 """
 
 import re
+import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -27,8 +27,17 @@ from transformers.utils import logging
 
 from altlib import fetch
 
-# The names that BERT and its relatives, and DistilBERT, give to the dropouts inside the encoder.
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+FIRST_ALONE = {
+    *("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"),
+}
+"""The families whose last layer can work on [CLS] only."""
+
+HEADS = {
+    "vocab_projector": ("vocab_transform", "activation", "vocab_layer_norm"),  # DistilBERT
+    "generator_lm_head": ("generator_predictions",),  # ELECTRA
+    "decoder": ("head",),  # ModernBERT
+}
+"""The last part of an MLM head that is kept in parts, and the parts before it."""
 
 
 @dataclass
@@ -43,6 +52,7 @@ class Plm:
         hidden_size: H.
         vocab_size: V.
         layers: of the encoder.
+        longest: tokens of a sentence that it can read.
         name: as it was asked for.
     """
 
@@ -52,6 +62,7 @@ class Plm:
     hidden_size: int
     vocab_size: int
     layers: int
+    longest: int
     name: str
 
 
@@ -61,51 +72,70 @@ def split_name(name: str) -> tuple[str, str | None]:
     return (match[1], match[2]) if match else (name, None)
 
 
-def load(name: str, dropout: float = 0.1) -> Plm:
+def load(name: str, dropout: float = 0.1, length: int = 0) -> Plm:
     """A PLM in float32 and evaluation mode.
 
     Args:
         name: a name that `fetch.weights` takes; ":k" behind it keeps the first k layers.
         dropout: the probability of every dropout inside the encoder.
+        length: tokens of the longest sentence that it will have to read.
 
     Raises:
-        ValueError: k is out of range, or the checkpoint lacks what a masked language model needs.
+        ValueError: k or `length` is out of range, a file is damaged, or the PLM lacks what a masked
+            language model needs.
     """
     base, depth = split_name(name)
     folder, config = _configured(name)
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"'{name}' ({config.model_type}) has an encoder and a decoder; take a PLM that is an "
+            "encoder alone, as those of the BERT family."
+        )
     if depth is not None:
         if not depth.isdecimal() or not 1 <= int(depth) <= config.num_hidden_layers:
             raise ValueError(
                 f"'{name}' asks for the first '{depth}' layers, but '{base}' has "
                 f"{config.num_hidden_layers}: give a number from 1 to {config.num_hidden_layers}."
             )
-        # The deeper layers of the checkpoint are then not even read.
-        config.num_hidden_layers = int(depth)
+        with _reading(f"The first {depth} layers of '{base}' in {folder}"):
+            # The deeper layers of the checkpoint are then not even read.
+            config.num_hidden_layers = int(depth)
     _set_dropout(config, dropout, name)
-    with _quiet():
-        try:
-            model, report = AutoModelForMaskedLM.from_pretrained(
-                folder, config=config, dtype=torch.float32, output_loading_info=True
-            )
-        except SafetensorError as error:
-            raise ValueError(
-                f"The weights in {folder} are cut short or damaged: {error}."
-            ) from error
-        tokenizer = _tokenizer(folder, name, config)
+    with _reading(f"The weights of '{name}' in {folder}"):
+        model, report = AutoModelForMaskedLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,
+        )
+    tokenizer = _tokenizer(folder, name, config)
     prefix = f"{model.base_model_prefix}."
-    missing = sorted(key for key in report["missing_keys"] if key.startswith(prefix))
-    if missing:
+    missing = [key for key in report["missing_keys"] if key.startswith(prefix)]
+    _whole(model, report, missing, folder, name)
+    deeper = [key for key in report["unexpected_keys"] if re.search(r"\blayers?\.\d+\.", key)]
+    if depth is None and deeper:
         raise ValueError(
-            f"The checkpoint {folder} of '{name}' lacks {len(missing)} weights of the encoder, "
-            f"which would be random: {', '.join(missing[:5])}{', …' if missing[5:] else ''}."
+            f"The checkpoint {folder} of '{name}' has more layers than its config.json says, as "
+            f"{min(deeper)}; to take the first ones, write '{name}:{config.num_hidden_layers}'."
+        )
+    encoder = model.base_model
+    _try(encoder, tokenizer, config, name)
+    longest = _longest(encoder, config)
+    if length > longest:
+        raise ValueError(
+            f"text.max_length is {length}, but '{name}' reads at most {longest} tokens; "
+            f"lower text.max_length to {longest}."
         )
     return Plm(
-        encoder=model.base_model,
+        encoder=encoder,
         head=None if report["missing_keys"] else _head(model),
         tokenizer=tokenizer,
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size,
         layers=config.num_hidden_layers,
+        longest=longest,
         name=name,
     )
 
@@ -113,8 +143,7 @@ def load(name: str, dropout: float = 0.1) -> Plm:
 def tokenizer(name: str) -> PreTrainedTokenizerFast:
     """The tokenizer of a PLM, without its weights."""
     folder, config = _configured(name)
-    with _quiet():
-        return _tokenizer(folder, name, config)
+    return _tokenizer(folder, name, config)
 
 
 def load_answering(name: str, dropout: float = 0.1) -> T5ForConditionalGeneration:
@@ -133,16 +162,17 @@ def load_answering(name: str, dropout: float = 0.1) -> T5ForConditionalGeneratio
     if config.model_type != "t5":
         raise ValueError(f"'{name}' is a {config.model_type}, and only a T5 answers in words.")
     config.dropout_rate = dropout
-    with _quiet():
+    with _reading(f"The weights of '{name}' in {folder}"):
         loaded: Any = T5ForConditionalGeneration.from_pretrained(
-            folder, config=config, dtype=torch.float32, output_loading_info=True
+            folder,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,
         )
     model, report = loaded
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(
-            f"The checkpoint {folder} of '{name}' lacks {len(missing)} weights of a T5, which "
-            f"would be random: {', '.join(missing[:5])}{', …' if missing[5:] else ''}."
-        )
+    _whole(model, report, report["missing_keys"], folder, name)
     return model
 
 
@@ -160,8 +190,12 @@ def encode(encoder: nn.Module, tokens: torch.Tensor, attention: torch.Tensor) ->
 def encode_first(encoder: nn.Module, tokens: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
     """The state of [CLS] alone [B, H], equal to `encode(...)[:, 0]`.
 
-    Behind its attention the last layer works on [CLS] only, which saves two thirds of a layer.
+    In the families of `FIRST_ALONE` the last layer works, behind its attention, on [CLS] only,
+    which saves two thirds of a layer.
     """
+    kind: Any = encoder.config
+    if kind.model_type not in FIRST_ALONE:
+        return encode(encoder, tokens, attention)[:, 0]
     body: Any = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
     last = body.layer[-1]
     # DistilBERT's attention does not yet hold the residual that others add inside.
@@ -181,22 +215,83 @@ def _configured(name: str) -> tuple[Path, PreTrainedConfig]:
     folder = fetch.weights(split_name(name)[0])
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"The folder {folder} of '{name}' holds no config.json.")
-    return folder, AutoConfig.from_pretrained(folder)
+    with _reading(f"The file {folder / 'config.json'} of '{name}'"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return folder, config
 
 
 def _set_dropout(config: PreTrainedConfig, dropout: float, name: str) -> None:
-    known = [key for key in DROPOUTS if hasattr(config, key)]
+    chances = {key for key, value in config.to_dict().items() if type(value) in (int, float)}
+    known = [key for key in chances if "dropout" in key]
     if not known:
         raise ValueError(
-            f"The configuration of '{name}' ({config.model_type}) has none of the dropouts "
-            f"{', '.join(DROPOUTS)}; take a PLM of the BERT, RoBERTa, MPNet or DistilBERT family."
+            f"The configuration of '{name}' ({config.model_type}) names no dropout; take a PLM of "
+            "the BERT, RoBERTa, MPNet or DistilBERT family."
         )
     for key in known:
         setattr(config, key, dropout)
 
 
+def _whole(
+    model: nn.Module, report: dict[str, Any], missing: Iterable[str], folder: Path, name: str
+) -> None:
+    """Raises a ValueError if weights are missing, of another shape, or not finite."""
+    checkpoint = f"The checkpoint {folder} of '{name}'"
+    if missing := sorted(missing):
+        raise ValueError(
+            f"{checkpoint} lacks {len(missing)} weights, which would be random: "
+            f"{', '.join(missing[:5])}{', …' if missing[5:] else ''}."
+        )
+    for weight, found, wanted in sorted(report["mismatched_keys"]):
+        raise ValueError(
+            f"{checkpoint} does not belong to its config.json, or is damaged: {weight} is "
+            f"{list(found)}, and by config.json {list(wanted)}."
+        )
+    for weight, values in model.named_parameters():
+        if not values.isfinite().all():
+            raise ValueError(f"{checkpoint} is damaged: {weight} holds values that are not finite.")
+
+
+@torch.no_grad()
+def _try(
+    encoder: nn.Module, tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, name: str
+) -> None:
+    """Raises a ValueError if the encoder does not do what training will ask of it."""
+    first, last, mask, pad = (
+        getattr(tokenizer, f"{kind}_token_id") for kind in ("cls", "sep", "mask", "pad")
+    )
+    short = torch.tensor([[first, mask, last]])
+    tokens = torch.tensor([[first, mask, last, pad, pad], [first, mask, mask, mask, last]])
+    try:
+        alone = encode(encoder, short, torch.ones_like(short).bool())
+        states = encode(encoder, tokens, torch.tensor([[True] * 3 + [False] * 2, [True] * 5]))
+        fault = ""
+        if states.shape != (*tokens.shape, config.hidden_size):
+            fault = "it does not give a state for each token"
+        elif (alone[0] - states[0, :3]).abs().max() > 1e-3 * states.abs().max():
+            fault = "its states depend on the padding behind a sentence"
+        elif (states[0, 0] - states[1, 0]).abs().max() < 1e-6 * states.abs().max():
+            fault = "its first token does not read those behind it"
+    except Exception as error:  # of a model that wants other inputs
+        fault = f"it cannot read a sentence ({type(error).__name__}: {error})"
+    if fault:
+        raise ValueError(
+            f"'{name}' ({config.model_type}) does not fit: {fault}. Take a PLM of the BERT, "
+            "RoBERTa, MPNet or DistilBERT family."
+        )
+
+
+def _longest(encoder: nn.Module, config: PreTrainedConfig) -> int:
+    table = getattr(getattr(encoder, "embeddings", encoder), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):  # positions are relative
+        return getattr(config, "max_position_embeddings", sys.maxsize)
+    # RoBERTa and MPNet count positions from behind that of padding.
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+
 def _tokenizer(folder: Path, name: str, config: PreTrainedConfig) -> PreTrainedTokenizerFast:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with _reading(f"The tokenizer of '{name}' in {folder}"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"The tokenizer of '{name}' in {folder} is not a fast one.")
     kinds = ["pad_token"]
@@ -215,22 +310,34 @@ def _tokenizer(folder: Path, name: str, config: PreTrainedConfig) -> PreTrainedT
 
 
 def _head(model: Any) -> nn.Module | None:
-    if hasattr(model, "vocab_projector"):  # DistilBERT keeps the parts of its head apart
-        names = ("vocab_transform", "activation", "vocab_layer_norm")
-        parts = OrderedDict((part, getattr(model, part)) for part in names)
-        return nn.Sequential(parts | {"decoder": model.vocab_projector})
-    head = model.cls.predictions if hasattr(model, "cls") else getattr(model, "lm_head", None)
-    return head if hasattr(head, "decoder") else None
+    apart = (last for last in HEADS if isinstance(getattr(model, last, None), nn.Linear))
+    if (last := next(apart, None)) is not None:
+        parts = OrderedDict((part, getattr(model, part)) for part in HEADS[last])
+        head: Any = nn.Sequential(parts | {"decoder": getattr(model, last)})
+    else:
+        before = getattr(model, "cls", None)
+        places = ((before, "predictions"), (model, "lm_head"), (model, "predictions"))
+        head = next((getattr(of, place) for of, place in places if hasattr(of, place)), None)
+    decoder = getattr(head, "decoder", None)
+    return head if isinstance(decoder, nn.Linear) and decoder.bias is not None else None
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the load report of transformers: what matters of it is checked here."""
+def _reading(what: str) -> Iterator[None]:
+    """Makes a ValueError of whatever the libraries raise about files, and silences what they report
+    of their loading: what matters of it is checked here."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
+    except Exception as error:
+        # Sentences behind the first advise what only a programmer can do.
+        reason = re.split(r"\.\s", f"{type(error).__name__}: {error}")[0]
+        raise ValueError(
+            f"{what} cannot be read: cut short or damaged, or not of a kind that transformers "
+            f"knows ({' '.join(reason.split()).rstrip('.')})."
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:

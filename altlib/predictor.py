@@ -229,6 +229,7 @@ class Sentences:
         tokenizer = Tokenizer.from_file(str(file))
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        tokenizer.encode_special_tokens = True  # a value "[SEP]" is a word as any other
         self.around: list[tuple[str, str] | None] = text["around"]
         self.before, self.after, self.pad = text["before"], text["after"], text["pad"]
         self.room = text["max_length"] - len(self.before) - len(self.after)

@@ -535,7 +535,7 @@ def build_alignment(config: Pretraining) -> Alignment:
     tokens = text.tokens.unique().long() if isinstance(text, TokenTable) else None
     seed_step(config.training.seed)
     id_model = ctr.build(config.ctr, data.features, len(data.schema.fields))
-    language = plm.load(config.plm.name, config.plm.dropout)
+    language = plm.load(config.plm.name, config.plm.dropout, config.text.max_length)
     return Alignment(id_model, language, data, config.alignment, tokens)
 
 
@@ -575,7 +575,7 @@ def pretrain(config: Pretraining) -> Path:
                     **history,
                     "rows_per_second": speed(history),
                     "config": asdict(config),
-                    "provenance": provenance(),
+                    "provenance": provenance(config.plm),
                 },
             )
 
@@ -622,9 +622,9 @@ def build_finetuning(config: Finetuning) -> nn.Module:
         ctr.build(config.ctr, data.features, len(data.schema.fields)) if config.ctr else None
     )
     kind = VARIANTS[config.variant][0]
-    language = None
+    language, longest = None, config.text.max_length if config.text else 0
     if config.plm is not None and kind != "answer":
-        language = plm.load(config.plm.name, config.plm.dropout)
+        language = plm.load(config.plm.name, config.plm.dropout, longest)
     if ctr_model is not None and language is not None:
         model: nn.Module = BothModel(ctr_model, language, config.alpha or "sigmoid")
     elif ctr_model is not None:
@@ -709,7 +709,7 @@ def finetune(config: Finetuning) -> dict[str, Any]:
                     "history": history,
                     "config": asdict(config),
                     "data": data.provenance,
-                    "provenance": provenance(),
+                    "provenance": provenance(config.plm),
                     "test": {
                         "rows": test.rows.tolist(),
                         "labels": data.labels[test.rows].tolist(),
@@ -832,8 +832,15 @@ def git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def provenance() -> dict[str, Any]:
-    """Where, when and with what code a result was made."""
+def provenance(plm_config: PlmConfig | None = None) -> dict[str, Any]:
+    """Where, when, with what code and from which weights a result was made."""
+    weights = {}
+    if plm_config is not None:
+        name, _ = plm.split_name(plm_config.name)
+        weights = {
+            "sha256": weights_checksum(name),
+            "revision": fetch.revision(fetch.weights(name)),
+        }
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": machine(),
@@ -843,6 +850,7 @@ def provenance() -> dict[str, Any]:
         "commit": git("rev-parse", "HEAD"),
         "changed since": bool(git("status", "--porcelain", "--", "altlib", "config")),
         "code": code_checksum(),
+        "plm": weights,
     }
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ from altlib.tabular import SPLITS, Prepared
 Name = TypeVar("Name")
 
 pd.set_option("display.max_colwidth", None)  # else notebooks cut claims and their figures short
+pd.set_option("display.html.use_mathjax", False)  # a "$" in words and names of the user is a "$"
 
 LABELS = {
     "raw": "ID-based model (raw)",
@@ -681,13 +683,25 @@ def read(profile: Profile, notebook: str, name: str) -> pd.DataFrame:
     path = report_folder(profile) / "tables" / f"{name}.csv"
     made = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else {}
     today = made.get("profile") == key(profile)  # one that failed names no profile
-    return pd.read_csv(path) if today and path.exists() else pd.DataFrame()
+    if not today or not path.exists():
+        return pd.DataFrame()
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])  # "None" may be a name
 
 
 def write(frame: pd.DataFrame, folder: Path, name: str) -> None:
     """Writes tables/<name>.csv, with full precision, and tables/<name>.md, for reading."""
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     frame.to_csv(folder / "tables" / f"{name}.csv", index=False)
-    (folder / "tables" / f"{name}.md").write_text(
-        shown(frame).to_markdown(index=False, disable_numparse=True) + "\n", encoding="utf-8"
-    )
+    (folder / "tables" / f"{name}.md").write_text(markdown(frame), encoding="utf-8")
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The table in Markdown; what its words and names hold of Markdown and HTML is literal."""
+
+    def literal(text: Any) -> str:
+        text = " ".join(str(text).split())
+        text = re.sub(r"&(?=#?\w+;)|<(?=\S)", lambda sign: escape(sign[0]), text)
+        return re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+    plain = shown(frame).rename(columns=literal).map(literal)
+    return plain.to_markdown(index=False, disable_numparse=True) + "\n"

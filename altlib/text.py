@@ -79,16 +79,38 @@ class TextBatch:
 
 
 def specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that the tokenizer puts before and after a sentence."""
+    """The special tokens that the tokenizer puts before and after a sentence.
+
+    Raises:
+        ValueError: it does not leave a word between them as it is.
+    """
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
-    start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-    return full[:start], full[start + len(bare) :]
+    for start in range(len(full)):
+        if bare and full[start : start + len(bare)] == bare:
+            return full[:start], full[start + len(bare) :]
+    raise ValueError(
+        f"The tokenizer makes {bare} of the word 'a', and {full} of it as a sentence: the special "
+        "tokens cannot be told from the word's own."
+    )
 
 
 def pieces(schema: Schema, config: TextConfig, field: int, values: Sequence[str]) -> list[str]:
-    """The template filled for each of a field's values, white space made single."""
-    head, tail = config.around(schema.fields[field].words)
+    """The template filled for each of a field's values, white space made single.
+
+    Raises:
+        ValueError: a text is no Unicode.
+    """
+    words = schema.fields[field].words
+    head, tail = config.around(words)
+    for text in (head, *values, tail):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"The field '{schema.fields[field].name}' has the text {text!r}, which is no "
+                "Unicode: a half of a surrogate pair stands alone. Repair it in the data."
+            ) from None
     return [head + " ".join(value.split()) + tail for value in values]
 
 
@@ -108,6 +130,15 @@ def told_fields(schema: Schema, config: TextConfig) -> list[int]:
     if not told:
         raise ValueError(f"text.leave_out leaves no field of '{schema.name}' in the sentence.")
     return told
+
+
+def check_room(config: TextConfig, special: int) -> None:
+    """Raises a ValueError if the special tokens leave no room for words."""
+    if config.max_length <= special:
+        raise ValueError(
+            f"text.max_length is {config.max_length}, but the PLM puts {special} special tokens "
+            f"around each sentence; give at least {special + 1}."
+        )
 
 
 @dataclass
@@ -132,6 +163,9 @@ class TokenTable:
     after: Tensor
     pad: int
 
+    def __post_init__(self) -> None:
+        check_room(self.config, len(self.before) + len(self.after))
+
     @staticmethod
     def build(
         values: Sequence[Sequence[str]],
@@ -146,6 +180,10 @@ class TokenTable:
             schema: the fields.
             tokenizer: a fast tokenizer (it tells where in the text a token stands).
             config: template and lengths.
+
+        Raises:
+            ValueError: no token is left for words, a text is no Unicode, or the tokenizer makes
+                other tokens of whole sentences than of their pieces.
         """
         told = told_fields(schema, config)
         before, after = specials(tokenizer)
@@ -166,6 +204,8 @@ class TokenTable:
                 return_offsets_mapping=True,
                 return_attention_mask=False,
                 return_token_type_ids=False,
+                split_special_tokens=True,  # a value "[SEP]" is a word as any other
+                verbose=False,  # longer than the PLM reads: it is cut when assembled
             )
             for text, ids, spans in zip(
                 texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
@@ -174,15 +214,24 @@ class TokenTable:
                 tokens += ids
                 inside += [first < end and last > start for first, last in spans]
                 starts.append(len(tokens))
-        return TokenTable(
+        table = TokenTable(
             config=config,
             tokens=torch.tensor(tokens, dtype=torch.int32),
             value=torch.tensor(inside, dtype=torch.bool),
             starts=torch.tensor(starts),
-            before=torch.tensor(before),
-            after=torch.tensor(after),
+            before=torch.tensor(before, dtype=torch.long),
+            after=torch.tensor(after, dtype=torch.long),
             pad=int(tokenizer.pad_token_id),
         )
+        whole = SentenceTokens(config, [v for words in values for v in words], schema, tokenizer)
+        ends = np.cumsum([len(words) for words in values])
+        rows = np.array([[0, *ends[:-1]], ends - 1])  # of first and of last values
+        if not torch.equal(table.assemble(rows).tokens, whole.assemble(rows).tokens):
+            raise ValueError(
+                "The tokenizer makes other tokens of a whole sentence than of its pieces; set "
+                "text.tokens to 'sentence'."
+            )
+        return table
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """Tokens of each row's sentence, special ones included [B].
@@ -256,6 +305,9 @@ class SentenceTokens:
     schema: Schema
     tokenizer: PreTrainedTokenizerBase
 
+    def __post_init__(self) -> None:
+        check_room(self.config, self.tokenizer.num_special_tokens_to_add())
+
     def sentence(self, row: np.ndarray) -> tuple[str, list[tuple[int, int, int]]]:
         """The sentence of a row [F], and where in it each told field's value begins and ends."""
         text, spans = "", []
@@ -272,7 +324,12 @@ class SentenceTokens:
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """Tokens of each row's sentence, special ones included [B]."""
         sentences = [self.sentence(row)[0] for row in rows]
-        encoded = self.tokenizer(sentences, truncation=True, max_length=self.config.max_length)
+        encoded = self.tokenizer(
+            sentences,
+            truncation=True,
+            max_length=self.config.max_length,
+            split_special_tokens=True,
+        )
         return np.array([len(ids) for ids in encoded["input_ids"]])
 
     def assemble(self, rows: np.ndarray, multiple: int = 1) -> TextBatch:
@@ -287,6 +344,7 @@ class SentenceTokens:
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
             return_tensors="np",
+            split_special_tokens=True,
         )
         field = np.full(encoded["input_ids"].shape, -1)
         value = np.zeros(field.shape, bool)

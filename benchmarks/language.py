@@ -34,6 +34,7 @@ class Peer:
         self.model = AutoModelForSequenceClassification.from_pretrained(
             fetch.weights(plm.split_name(PLM)[0]), num_labels=1, num_hidden_layers=language.layers,
             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+            trust_remote_code=False,
         )  # fmt: skip
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=5e-5)
 

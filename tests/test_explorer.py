@@ -224,9 +224,13 @@ def test_controls_choose_what_is_shown(reader: Reader) -> None:
 
 def test_a_page_holds_everything_and_asks_for_nothing(reader: Reader, rows: np.ndarray) -> None:
     view = reader.row(int(rows[0]), 0, "after pretraining")
-    page = explorer.page({**view, "truth": "</script><b>"}, "A & B")
-    assert "<h1>A &amp; B</h1>" in page and "{{" not in page
-    assert page.count("</script>") == 1
+    truth = "</script><b> {{ script }} {{ title }} {% if %} <!-- ${x} \u2028"
+    page = explorer.page({**view, "truth": truth}, "A & B {{ values }}")
+    assert "<h1>A &amp; B {{ values }}</h1>" in page
+    assert page.count("</script>") == 1 and "<!--" not in page
+    values = next(line for line in page.splitlines() if line.startswith("const values = "))
+    content = json.loads(values.removeprefix("const values = ").removesuffix(";"))
+    assert content == json.loads(json.dumps({"view": {**view, "truth": truth}, "pinned": None}))
     assert not any(word in page for word in ("http:", "https:", "import ", "src=", "fetch("))
 
 

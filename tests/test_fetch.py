@@ -179,6 +179,21 @@ def test_a_damaged_archive_is_named_with_its_member(world: World) -> None:
         fetch.raw("toy")
 
 
+def test_an_archive_damaged_anywhere_is_named(world: World) -> None:
+    path = world.user / "toy.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", b"so many words " * 50)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            fetch.raw("toy")
+        except ValueError as error:
+            refused += "cannot be read" in str(error)
+    assert refused > len(whole) / 2  # the rest are times and the like
+
+
 def test_a_zip_in_parts_is_joined(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     (world.index / "some_pkg-1.0-py3-none-any.whl").unlink()
     joined = make_zip(world.index / "whole.zip", {f"in/{n}": c for n, c in RIGHT.items()})
@@ -211,6 +226,59 @@ def test_other_names_are_local_folders(world: World, tmp_path: Path) -> None:
     (world.user / "org" / "own").mkdir(parents=True)
     assert fetch.weights(str(tmp_path)) == tmp_path
     assert fetch.weights("org/own") == world.user / "org" / "own"
+
+
+def test_a_relative_folder_is_looked_for_in_the_project_too(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(fetch, "PROJECT", tmp_path)
+    for place in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(place)
+        assert fetch.weights("models/mine").samefile(tmp_path / "models" / "mine")
+
+
+def test_a_revision_of_the_hub_is_asked_for_and_known_once_loaded(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, object]] = []
+
+    def download(name: str, revision: str | None, **_: object) -> str:
+        asked.append((name, revision))
+        folder = tmp_path / "snapshots" / ("1" * 40 if revision is None else "2" * 40)
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").touch()
+        return str(folder)
+
+    monkeypatch.setattr(fetch.huggingface_hub, "snapshot_download", download)
+    assert fetch.revision(fetch.weights("org/some")) == "1" * 40
+    assert fetch.revision(fetch.weights("org/some@v2")) == "2" * 40
+    assert fetch.weights("org/some").name == "1" * 40  # as long as the process lives
+    assert asked == [("org/some", None), ("org/some", "v2")]
+    assert fetch.revision(world.user) == ""
+
+
+@pytest.mark.parametrize("variable", ["ALTLIB_CACHE", "ALTLIB_DATA"])
+def test_without_a_home_folder_the_remedy_is_named(
+    variable: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    monkeypatch.delenv("ALTLIB_DATA")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(variable, "~/mine")
+    with pytest.raises(FileNotFoundError, match=r"no home folder for .*set HOME, or ALTLIB_CACHE"):
+        fetch.raw("toy")
+
+
+def test_a_cache_that_cannot_be_written_is_named(world: World) -> None:
+    world.cache.write_text("a file")
+    with pytest.raises(FileNotFoundError, match=r"cache folder .*cannot be written.*ALTLIB_CACHE"):
+        fetch.raw("toy")
+    assert not world.asked
 
 
 def test_the_register_is_well_formed() -> None:

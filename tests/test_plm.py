@@ -1,5 +1,6 @@
 """A PLM in parts computes what transformers computes as a whole."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,18 @@ FAMILIES = {
         "max_position_embeddings": 40,
     },
 }
+OTHERS = {
+    "XLMRoberta": SMALL | {"pad_token_id": 0},
+    "Camembert": SMALL | {"pad_token_id": 0},
+    "Electra": SMALL | {"embedding_size": 8},
+    "Albert": SMALL | {"embedding_size": 8},
+    "ModernBert": SMALL
+    | {"cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3}
+    | {"pad_token_id": 0, "mlp_dropout": 0.3, "embedding_dropout": 0.3},
+    "DebertaV2": SMALL | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "Longformer": SMALL | {"pad_token_id": 0, "attention_window": 8},
+    "RemBert": SMALL | {"input_embedding_size": 8, "output_embedding_size": 12},
+}
 TOKENS = torch.tensor([[2, 7, 9, 8, 3], [2, 6, 3, 0, 0]])  # [B, L]
 ATTENTION = TOKENS != 0
 
@@ -53,7 +66,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def make_checkpoint(family: str, folder: Path) -> Path:
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(vocab_size=50, **FAMILIES[family])
+    config = getattr(transformers, f"{family}Config")(vocab_size=50, **(FAMILIES | OTHERS)[family])
     model = getattr(transformers, f"{family}ForMaskedLM")(config)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)  # biases and norms too, so that none goes unseen
@@ -87,6 +100,63 @@ def test_states_and_logits_are_those_of_transformers(folder: Path) -> None:
     torch.testing.assert_close(logits[ATTENTION], reference.logits[ATTENTION])
     assert (part.hidden_size, part.vocab_size, part.layers) == (16, 50, 3)
     assert not any("pooler" in name for name, _ in part.encoder.named_parameters())
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_families_of_another_layout_give_the_same(family: str, tmp_path: Path) -> None:
+    make_checkpoint(family, tmp_path)
+    whole = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        reference = whole(TOKENS, attention_mask=ATTENTION.long(), output_hidden_states=True)
+    part = plm.load(str(tmp_path), dropout=0.0)
+    found = states(part)
+    torch.testing.assert_close(found[ATTENTION], reference.hidden_states[-1][ATTENTION])
+    assert part.head is not None
+    torch.testing.assert_close(part.head(found)[ATTENTION], reference.logits[ATTENTION])
+    part.encoder.train()  # without dropout that changes nothing
+    first = plm.encode_first(part.encoder, TOKENS, ATTENTION)
+    torch.testing.assert_close(first, found[:, 0])
+
+
+def test_a_head_without_biases_is_none(tmp_path: Path) -> None:
+    config = transformers.ModernBertConfig(
+        vocab_size=50, decoder_bias=False, **OTHERS["ModernBert"]
+    )
+    transformers.ModernBertForMaskedLM(config).save_pretrained(tmp_path)
+    make_tokenizer(tmp_path, mask_token="[MASK]")
+    assert plm.load(str(tmp_path)).head is None
+
+
+@pytest.mark.parametrize("family", ["FNet", "causal Bert", "Bart"])
+def test_what_cannot_read_sentences_is_refused_at_once(family: str, tmp_path: Path) -> None:
+    kind = family.removeprefix("causal ")
+    own = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1} if kind == "Bart" else SMALL
+    config = getattr(transformers, f"{kind}Config")(vocab_size=50, **own)
+    config.is_decoder = family == "causal Bert"
+    name = "BartForConditionalGeneration" if kind == "Bart" else f"{kind}ForMaskedLM"
+    getattr(transformers, name)(config).save_pretrained(tmp_path)
+    make_tokenizer(tmp_path, mask_token="[MASK]")
+    fault = {
+        "FNet": "depend on the padding",
+        "causal Bert": "first token does not read those behind it",
+        "Bart": "has an encoder and a decoder",
+    }
+    with pytest.raises(ValueError, match=fault[family]):
+        plm.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "Electra", "Albert", "Longformer", "XLMRoberta"])
+def test_sentences_are_as_long_as_the_positions_allow(family: str, tmp_path: Path) -> None:
+    make_checkpoint(family, tmp_path)
+    longest = plm.load(str(tmp_path)).longest
+    assert longest in (38, 39, 40)  # RoBERTa and MPNet keep some for padding
+    part = plm.load(str(tmp_path), length=longest)
+    tokens = torch.full((1, longest + 1), 7)
+    plm.encode(part.encoder, tokens[:, 1:], tokens[:, 1:] > 0)
+    with pytest.raises((IndexError, RuntimeError)):
+        plm.encode(part.encoder, tokens, tokens > 0)
+    with pytest.raises(ValueError, match=rf"text\.max_length is 41, .* lower .* to {longest}\."):
+        plm.load(str(tmp_path), length=41)
 
 
 def test_the_head_stays_tied_inside_another_module(folder: Path) -> None:
@@ -191,11 +261,53 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         plm.load(str(tmp_path))
 
 
-def test_damaged_weights_are_refused(tmp_path: Path) -> None:
-    file = make_checkpoint("Bert", tmp_path) / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="cut short or damaged"):
-        plm.load(str(tmp_path))
+DAMAGES = {
+    "cut": lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100]),
+    "empty": lambda folder: (folder / WEIGHTS).write_bytes(b""),
+    "gone": lambda folder: (folder / WEIGHTS).unlink(),
+    "pickle": lambda folder: (folder / WEIGHTS).rename(folder / "pytorch_model.bin"),
+    "shapes": lambda folder: change_config(folder, hidden_size=20, num_attention_heads=4),
+    "fewer layers": lambda folder: change_config(folder, num_hidden_layers=2),
+    "more layers": lambda folder: change_config(folder, num_hidden_layers=4),
+    "not finite": lambda folder: save_file(
+        {name: values / 0 for name, values in load_file(folder / WEIGHTS).items()},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    ),
+    "no JSON": lambda folder: (folder / "config.json").write_text('{"model_type": "bert"'),
+    "a list": lambda folder: (folder / "config.json").write_text("[]"),
+    "no UTF-8": lambda folder: (folder / "config.json").write_bytes(b'{"a": "\xff"}'),
+    "no kind": lambda folder: (folder / "config.json").write_text("{}"),
+    "another kind": lambda folder: change_config(folder, model_type="brt"),
+    "words for numbers": lambda folder: change_config(folder, hidden_size="many"),
+    "own code": lambda folder: change_config(
+        folder, model_type="mine", auto_map={"AutoConfig": "mine.MyConfig"}
+    ),
+    "tokenizer": lambda folder: (folder / "tokenizer.json").write_text("{"),
+}
+WEIGHTS = "model.safetensors"
+
+
+def change_config(folder: Path, **entries: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_named(damage: str, tmp_path: Path) -> None:
+    folder = make_checkpoint("Bert", tmp_path / "mine")
+    DAMAGES[damage](folder)
+    with pytest.raises(ValueError, match=r"mine.* (damaged|config\.json|lacks)") as caught:
+        plm.load(str(folder))
+    assert len(str(caught.value)) < 800 and "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_read_as_numbers_only(tmp_path: Path) -> None:
+    folder = make_checkpoint("Bert", tmp_path)
+    expected = states(plm.load(str(folder)))
+    torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
+    (folder / WEIGHTS).unlink()
+    torch.testing.assert_close(states(plm.load(str(folder))), expected)
 
 
 def test_a_folder_without_configuration_is_refused(tmp_path: Path) -> None:

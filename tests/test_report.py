@@ -1,7 +1,10 @@
 import re
+from html import escape
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
+import pytest
 
 from altlib import report
 
@@ -52,3 +55,14 @@ def test_the_page_has_every_part(tmp_path: Path) -> None:
     assert '<td class="words">&lt;raw&gt;</td><td>0.8123</td><td class="prose">much' in page
     assert re.findall(r"<details><summary>(.*?)</summary>", page) == ["Long (41 rows)"]
     assert re.findall(r'"basis">(.*?)<', page) == ["All.", "Other data."]
+
+
+@pytest.mark.parametrize("odd", ["{{ title }}", "</script><b>", '" onload="x', "50% #1?", "a&lt;b"])
+def test_words_and_names_are_literal(odd: str, tmp_path: Path) -> None:
+    table = pd.DataFrame({odd: [odd]})
+    parts = [report.Section(odd, [odd], [(odd, odd)], [(odd, table)], odd), report.Section("Two")]
+    report.write(tmp_path / "page.html", odd, odd, [odd], [odd], parts, odd, {odd: odd})
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count(escape(odd).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")) >= 12
+    (picture,) = re.findall(r'<img src="figures/([^"]*)\.svg" alt="[^"]*">', page)
+    assert unquote(picture) == odd

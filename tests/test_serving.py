@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 
@@ -40,7 +41,7 @@ def test_every_id_model_is_exported_as_pytorch_has_it(
     for rows in (data.rows[data.of("test")[:1]], data.rows[data.of("test")]):
         expected = serving.eager(model, serving.inputs(config, data, rows))()
         found = predictor.predict(serving.raw_values(data, rows))
-        np.testing.assert_allclose(found, expected, atol=serving.TOLERANCE, rtol=0)
+        np.testing.assert_allclose(found, expected, atol=serving.TOLERANCES["model.onnx"], rtol=0)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "export.json", "model.onnx",
     ]  # fmt: skip
@@ -108,10 +109,42 @@ def test_what_cannot_be_exported_leaves_nothing(
     with pytest.raises(ValueError, match="'ctr_bert' cannot be exported"):
         serving.export(folder, tmp_path / "out")
     folder = made(tiny(tiny_plm), "raw")
-    monkeypatch.setattr(serving, "TOLERANCE", -1.0)
-    with pytest.raises(ValueError, match="ONNX model of 'raw' differs from PyTorch by"):
-        serving.export(folder, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(serving.Graph, "forward", lambda self, ids: ids if ids.sum() > 0 else -ids)
+        with pytest.raises(ValueError, match="'raw' cannot be exported: PyTorch cannot write"):
+            serving.export(folder, tmp_path / "out")
+    for model in serving.TOLERANCES:
+        with monkeypatch.context() as patch:
+            patch.setitem(serving.TOLERANCES, model, -1.0)
+            with pytest.raises(ValueError, match=f"^{model} of 'raw' differs from PyTorch by"):
+                serving.export(folder, tmp_path / "out", int8=True)
     assert not list(tmp_path.glob("*out*"))
+
+
+def saturating(activations: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The product as processors with AVX2 and without VNNI make it: pairs of products of unsigned
+    and signed bytes add up in 16 bits."""
+    products = activations[:, :, None] * weights.astype(int)  # N, K, M
+    pairs = np.add.reduceat(products, np.arange(0, products.shape[1], 2), axis=1)
+    return pairs.clip(-(2**15), 2**15 - 1).sum(1)
+
+
+def test_8_bit_weights_saturate_on_no_processor(tiny_plm: str, tmp_path: Path) -> None:
+    serving.export(made(tiny(tiny_plm), "plain_both"), tmp_path / "out", int8=True)
+    graph = onnx.load(tmp_path / "out" / "model-int8.onnx").graph
+    arrays = {array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer}
+    # Of these weights, activations are made in the graph.
+    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
+    weights = [arrays[node.input[1]] for node in products if node.input[1] in arrays]
+    assert len(weights) > 10
+    largest = np.full((1, 4096), 255)
+    for weight in weights:
+        assert weight.dtype == np.int8 and abs(weight.astype(int)).max() == 64
+        activations = largest[:, : len(weight)]
+        exact = activations @ weight.astype(int)
+        np.testing.assert_array_equal(saturating(activations, weight), exact)
+    full = np.full((2, 1), 127, np.int8)
+    assert saturating(largest[:, :2], full) < largest[:, :2] @ full
 
 
 def test_measurements_have_a_line_each(tiny_plm: str, tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Tables: from results to means, paired differences and sentences."""
 
 import json
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
+import mistune
 import numpy as np
 import pandas as pd
 import pytest
@@ -332,6 +335,29 @@ def test_a_table_of_another_configuration_is_not_read(tmp_path: Path) -> None:
     runs.write_json(stamp, {"notebook": "12_alignment", "failed": "It broke."})
     assert not len(tables.read(config, "12_alignment", "own_words"))
     assert tables.failed_notebooks(config) == ["notebook 12_alignment (It broke)"]
+
+
+def test_words_and_names_are_literal_in_markdown(tmp_path: Path) -> None:
+    odd = ["x|y", "two\nlines", "<script>", "&lt; <b> R&D", r"\|", "`c`", "[a](b)", "~~s~~",
+           "$1-$2", "*i*", "_i_", "__b__", "snake_case", "< 0.001", "trailing\\"]  # fmt: skip
+    frame = pd.DataFrame({name: odd for name in ["plain", "a|b", "<i>", "$x$"]})
+    tables.write(frame, tmp_path, "odd")
+    text = (tmp_path / "tables" / "odd.md").read_text(encoding="utf-8")
+    assert "snake_case" in text and "< 0.001" in text  # no more signs than needed
+    page = mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "math"])(text)
+    cells = [unescape(cell).strip() for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page)]
+    assert cells == [*frame, *(" ".join(word.split()) for word in odd for _ in frame)]
+    assert set(re.findall(r"</?(\w+)", page)) == {"table", "thead", "tbody", "tr", "th", "td"}
+    assert "$x$" in frame._repr_html_() and "tex2jax_ignore" in frame._repr_html_()
+
+
+@pytest.mark.parametrize("word", ["None", "NA", "null", "nan"])
+def test_a_name_like_a_gap_is_read_as_it_was_written(word: str) -> None:
+    config = runs.load_profile(str(Path(__file__).with_name("tiny.yaml")))
+    frame = pd.DataFrame({"checkpoint": [word], "own words": [np.nan]})
+    tables.write(frame, runs.report_folder(config), "own_words")
+    runs.stamp("12_alignment", config, {})
+    assert tables.read(config, "12_alignment", "own_words").equals(frame)
 
 
 def test_budgets_are_told_by_kind_of_model() -> None:

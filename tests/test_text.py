@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from altlib import datasets, plm
@@ -73,6 +74,71 @@ def test_any_characters(kind: str, words: list[str], request: pytest.FixtureRequ
     sentences = SentenceTokens(config, words, schema, tokenizer)
     rows = np.array([[0, 1, 2]])
     assert torch.equal(table.assemble(rows).tokens, sentences.assemble(rows).tokens)
+
+
+TWO = Schema("two", (Field("a", "first", "user"), Field("b", "second", "item")), LabelRule(4))
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_level"])
+@pytest.mark.parametrize("form", ["table", "sentence"])
+def test_special_tokens_in_a_value_are_words_as_any_other(
+    kind: str, form: str, request: pytest.FixtureRequest
+) -> None:
+    tokenizer = request.getfixturevalue(kind)
+    words = [" ".join(tokenizer.all_special_tokens), "x"]
+    config = TextConfig()
+    made = (
+        TokenTable.build([[w] for w in words], TWO, tokenizer, config)
+        if form == "table"
+        else SentenceTokens(config, words, TWO, tokenizer)
+    )
+    batch = made.assemble(np.array([[0, 1]]))
+    unknown = batch.tokens == (-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
+    special = torch.isin(batch.tokens, torch.tensor(tokenizer.all_special_ids)) & ~unknown
+    assert int(special.sum()) == tokenizer.num_special_tokens_to_add()
+    assert made.lengths(np.array([[0, 1]])).tolist() == [batch.tokens.shape[1]]
+
+
+@pytest.mark.parametrize("form", ["table", "sentence"])
+def test_what_no_tokenizer_can_read_is_refused(
+    form: str, wordpiece: PreTrainedTokenizerFast
+) -> None:
+    words = ["y", "x\ud800"]
+    with pytest.raises(ValueError, match=r"field 'b' has the text 'x\\ud800', which is no Unicode"):
+        if form == "table":
+            TokenTable.build([[w] for w in words], TWO, wordpiece, TextConfig())
+        else:
+            SentenceTokens(TextConfig(), words, TWO, wordpiece).assemble(np.array([[0, 1]]))
+
+
+@pytest.mark.parametrize("form", ["table", "sentence"])
+def test_special_tokens_leave_room_for_words(
+    form: str, wordpiece: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> TokenTable | SentenceTokens:
+        config = TextConfig(max_length=3)
+        if form == "table":
+            return TokenTable.build([["y"], ["x"]], TWO, wordpiece, config)
+        return SentenceTokens(config, ["y", "x"], TWO, wordpiece)
+
+    assert made().assemble(np.array([[0, 1]])).tokens.shape == (1, 3)
+    around = processors.TemplateProcessing(
+        single="[CLS] $A [SEP] [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    monkeypatch.setattr(wordpiece.backend_tokenizer, "post_processor", around)
+    with pytest.raises(ValueError, match=r"max_length is 3, but the PLM puts 3 .* at least 4\."):
+        made()
+
+
+def test_a_tokenizer_that_merges_across_spaces_is_refused() -> None:
+    raw = Tokenizer(models.BPE(unk_token="[UNK]"))  # without a cut at white space
+    raw.train_from_iterator(
+        ["first is x. second is x."] * 9,
+        trainers.BpeTrainer(vocab_size=60, special_tokens=["[UNK]", "[PAD]"]),
+    )
+    merging = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]", pad_token="[PAD]")
+    with pytest.raises(ValueError, match=r"set text\.tokens to 'sentence'"):
+        TokenTable.build([["x"], ["x"]], TWO, merging, TextConfig())
 
 
 def test_spans_cover_the_value_and_nothing_else(
