@@ -147,7 +147,9 @@ class Prepared:
 
 def label(rating: np.ndarray, rule: LabelRule) -> tuple[np.ndarray, np.ndarray]:
     """Applies a label rule: which rows stay [N] bool, and the labels [N] of all of them."""
-    keep = ~np.isin(rating, rule.dropped)
+    # Ratings and thresholds in one type: a float32 of 0.7 is less than a float64 of 0.7.
+    rating = np.asarray(rating, np.result_type(rating, np.float32))
+    keep = ~np.isin(rating, np.asarray(rule.dropped, rating.dtype))
     return keep, (rating >= rule.positive_from).astype(np.int8)
 
 
@@ -155,7 +157,7 @@ def split_rows(timestamps: np.ndarray, by: Literal["time", "random"], seed: int)
     """Splits rows 8:1:1 into train, validation and test: position in `SPLITS` [N].
 
     Args:
-        timestamps: seconds [N]; rows of equal time keep their order.
+        timestamps: numbers [N]; rows of equal time keep their order.
         by: "time" puts the latest rows into test; "random" draws them.
         seed: of the random split.
 
@@ -191,18 +193,17 @@ def check(frame: pd.DataFrame, schema: Schema) -> None:
             )
     low, high = schema.label.scale
     faults = {name: frame[name].isna() for name in schema.field_names}
+    rules = dict.fromkeys(faults, f"a value that is not known is the word '{UNKNOWN}'")
     faults["rating"] = ~frame["rating"].between(low, high)
+    rules["rating"] = f"a rating must lie from {low:g} to {high:g}"
+    faults["timestamp"] = ~frame["timestamp"].abs().lt(np.inf)
+    rules["timestamp"] = "a time is a number"
     for name, wrong in faults.items():
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            rule = (
-                f"a rating must lie from {low:g} to {high:g}"
-                if name == "rating"
-                else f"a value that is not known is the word '{UNKNOWN}'"
-            )
             raise ValueError(
                 f"The column '{name}' of '{schema.name}' has {frame[name].iloc[row]} in row "
-                f"{row}: {rule}."
+                f"{row + 1} (counted from 1): {rules[name]}."
             )
 
 

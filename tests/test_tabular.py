@@ -43,9 +43,9 @@ def with_gap(column: str, row: int) -> pd.DataFrame:
         (frame().drop(columns="item"), "no column 'item'"),
         (frame().assign(user="u1"), r"'user' .* must be a categorical one"),
         (frame().assign(user=pd.Categorical([1] * 40)), r"'user' .* must be a categorical one"),
-        (with_gap("item", 7), "'item' .* has nan in row 7"),
-        (with_gap("rating", 9), "'rating' .* has nan in row 9: a rating must lie from 1 to 5"),
-        (frame().assign(rating=[6.0] * 40), "'rating' .* has 6.0 in row 0"),
+        (with_gap("item", 7), "'item' .* has nan in row 8"),
+        (with_gap("rating", 9), "'rating' .* has nan in row 10 .*: a rating must lie from 1 to 5"),
+        (frame().assign(rating=[6.0] * 40), "'rating' .* has 6.0 in row 1 "),
     ],
 )
 def test_a_faulty_frame_is_refused_by_column_and_row(faulty: pd.DataFrame, message: str) -> None:

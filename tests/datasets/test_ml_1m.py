@@ -52,7 +52,7 @@ def test_rows_become_words(tmp_path: Path) -> None:
     assert frame["rating"].tolist() == [5, 3, 2, 4]
     assert frame["timestamp"].tolist() == [978300760, 978302109, 978301968, 0]
     assert (frame.dtypes.iloc[:8] == "category").all()
-    assert frame["rating"].dtype == np.float32
+    assert frame["rating"].dtype == np.float64
     assert frame["timestamp"].dtype == np.int64
     assert list(frame["movie_id"].cat.categories) == ["10", "20"]  # nobody rated 30
 

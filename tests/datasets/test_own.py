@@ -99,7 +99,7 @@ def test_a_relative_path_is_found_from_any_folder(
         ("{side: user}", "{side: shop}", r"mine.yaml: 'fields.home_town.side' is 'shop'"),
         ("rating: stars", "", "mine.yaml: the entry 'rating' is missing"),
         ("clicks.csv", "gone.csv", r"There is no file .*gone\.csv, of which mine\.yaml speaks"),
-        ("timestamp: time", "timestamp: note", "clicks.csv, row 1, column 'note': found 'x'"),
+        ("timestamp: time", "timestamp: note", "clicks.csv, line 2, column 'note': found 'x'"),
         ("side: item", "side: user", "mine.yaml has no field of the side 'item'"),
         ("label:", "lable:", "there is no entry 'lable'; did you mean 'label'"),
     ],
