@@ -6,6 +6,7 @@ share the unknown id, which is therefore a trained one.
 """
 
 import json
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -254,6 +255,8 @@ def prepare(
     values: list[list[str]] = []
     known: list[list[str]] = []
     occurrences = []
+    provenance = dict(provenance or {})
+    doubts = provenance["warnings"] = list(provenance.get("warnings", []))
     indices = np.empty((len(chosen), len(schema.fields)), np.int32)
     for f, name in enumerate(schema.field_names):
         codes = frame[name].cat.codes.to_numpy()[chosen]
@@ -264,6 +267,14 @@ def prepare(
         words = categories[used].tolist()
         count = np.bincount(codes[part == 0], minlength=len(categories))[used]
         occurrences.append(count)
+        total = np.bincount(codes, minlength=len(categories))
+        clicks = np.bincount(codes, labels, minlength=len(categories))
+        if len(chosen) >= 10 * len(words) and ((clicks == 0) | (clicks == total)).all():
+            doubts.append(
+                f"The field '{name}' of '{schema.name}' gives the label away: none of its "
+                f"{len(words)} values has rows of both classes."
+            )
+            warnings.warn(doubts[-1], stacklevel=2)
         values.append(words)
         known.append([w for w, c in zip(words, count, strict=True) if c >= min_count])
     vocabulary = Vocabulary(schema.field_names, known)
@@ -304,4 +315,4 @@ def prepare(
         },
         "cold test rows": {s: float(prepared.cold(test, s).mean()) for s in ("user", "item")},
     }
-    return replace(prepared, provenance={**(provenance or {}), **done})
+    return replace(prepared, provenance=provenance | done)
