@@ -122,7 +122,8 @@ def titled(text: str, file: str, delimiter: str = ",", quote: str | None = '"') 
         raise ValueError(f"{file}, line 1: {error}: {header[:80]!r}.") from None
     once(columns, f"{file}, line 1")
     if not rest.strip():
-        raise ValueError(f"{file} has a header but no rows; it should hold a line a row.")
+        what = "has a header but no rows" if header.strip() else "is empty"
+        raise ValueError(f"{file} {what}; it should hold a line a row.")
     frame = split_lines(rest, file, columns, 2, delimiter, quote)
     if (empty := frame.isna().all(axis=1)).any():
         raise ValueError(f"{file}, line {frame.index[empty][0]}: there is no value in this line.")

@@ -76,6 +76,14 @@ def test_windows_line_ends_change_nothing(tmp_path: Path) -> None:
     assert read(folder(tmp_path / "crlf", **crlf)).frame.equals(read(path).frame)
 
 
+def test_a_file_saved_as_utf8_gives_the_same(tmp_path: Path) -> None:
+    path = folder(tmp_path / "raw")
+    expected = read(path).frame
+    for start in ("", "\ufeff"):
+        (path / "movies.dat").write_text(start + MOVIES, encoding="utf-8")
+        assert read(path).frame.equals(expected)
+
+
 def test_doubts_are_recorded_and_warned_of(tmp_path: Path) -> None:
     raw = Raw("ml-1m", folder(tmp_path / "raw"), "user folder", {"x": "0"}, False, "terms")
     with pytest.warns(UserWarning) as caught:
