@@ -57,7 +57,7 @@ def entries(path: Path) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise ValueError(f"{path.name} is not a YAML file: it is nested too deeply.") from None
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:  # of a value that its tag does not fit
         raise ValueError(f"{path.name}: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no entries of the form 'name: value'.")

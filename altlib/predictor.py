@@ -226,7 +226,7 @@ def mappings(frame: Any, fields: Sequence[str]) -> list[dict[str, Any]]:
     for name in fields:
         if names.count(name) > 1:
             raise ValueError(f"The frame has more than one column '{name}'; rename one.")
-        column = frame[name] if hasattr(frame, "__len__") else None  # one that is not lazy
+        column: Any = frame[name] if hasattr(frame, "__len__") else None  # one that is not lazy
         if hasattr(column, "array"):  # pandas
             columns.append(list(column.array))
             continue

@@ -11,7 +11,7 @@ import pyarrow
 from pyarrow import json
 
 from altlib.datasets.frame import Dataset, coded, join, record
-from altlib.datasets.validation import refuse, stream
+from altlib.datasets.validation import DAMAGED, refuse, stream
 from altlib.fetch import Raw
 from altlib.schema import Field, LabelRule, Schema
 
@@ -69,7 +69,7 @@ def parts(raw: Raw, file: str, **types: pyarrow.DataType | None) -> Iterator[pd.
                 part.index = pd.RangeIndex(line, line + len(part), name="line")
                 line += len(part)
                 yield part
-        except (pyarrow.ArrowInvalid, KeyError, OSError) as error:
+        except (KeyError, *DAMAGED) as error:
             raise ValueError(f"{file}, at or after line {line}: {error}.") from error
 
 

@@ -70,8 +70,16 @@ class Description:
 
 def describe(path: Path) -> Description:
     """The YAML file at `path`; a ValueError names its first fault."""
+    content = entries(path)
+    rule = content.get("label")
+    for name, value in rule.items() if isinstance(rule, dict) else ():
+        if any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value])):
+            raise ValueError(
+                f"{path.name}: 'label.{name}' is {value}, where a number belongs; YAML takes yes, "
+                "no, on and off for truth values."
+            )
     try:
-        described = TypeAdapter(Description).validate_python(entries(path))
+        described = TypeAdapter(Description).validate_python(content)
     except ValidationError as error:
         raise ValueError(explain(error, path.name, Description)) from None
     if described.rating in described.fields:

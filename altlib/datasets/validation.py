@@ -22,6 +22,9 @@ import pandera.pandas as pa
 import pyarrow
 from pyarrow import csv
 
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, pyarrow.ArrowException)
+"""What reading a damaged, encrypted or unknown archive raises; `RuntimeError` is zipfile's."""
+
 
 @contextmanager
 def stream(path: Path, file: str) -> Iterator[pyarrow.NativeFile]:
@@ -71,7 +74,7 @@ def intact(file: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, pyarrow.ArrowException) as error:
+    except DAMAGED as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{file} is cut short or damaged ({text}); get it again.") from error
 
@@ -211,25 +214,26 @@ def split_lines(
         wrong.append(row)
         return "skip"
 
-    table = csv.read_csv(
-        pyarrow.py_buffer(text.encode()),
-        # Only a single thread knows the number of a line.
-        read_options=csv.ReadOptions(column_names=columns, use_threads=False),
-        parse_options=csv.ParseOptions(
-            delimiter=delimiter,
-            quote_char=quote or False,
-            double_quote=escape is None,
-            escape_char=escape or False,
-            ignore_empty_lines=False,
-            newlines_in_values=lines is not None,
-            invalid_row_handler=note,
-        ),
-        convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(columns, pyarrow.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
+    with intact(file):
+        table = csv.read_csv(
+            pyarrow.py_buffer(text.encode()),
+            # Only a single thread knows the number of a line.
+            read_options=csv.ReadOptions(column_names=columns, use_threads=False),
+            parse_options=csv.ParseOptions(
+                delimiter=delimiter,
+                quote_char=quote or False,
+                double_quote=escape is None,
+                escape_char=escape or False,
+                ignore_empty_lines=False,
+                newlines_in_values=lines is not None,
+                invalid_row_handler=note,
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pyarrow.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
     if wrong:
         row = wrong[0]
         line = lines[row.number - 1] if lines else row.number + first - 1

@@ -196,6 +196,18 @@ def test_ratings_that_are_truth_values_are_refused(tmp_path: Path) -> None:
         read(folder(tmp_path / "raw", lines))
 
 
+def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
+    path = folder(tmp_path / "raw", files())
+    with zipfile.ZipFile(tmp_path / "goodreads.zip", "w") as archive:
+        for file in path.iterdir():
+            archive.write(file, file.name)
+    whole = bytearray((tmp_path / "goodreads.zip").read_bytes())
+    whole[whole.index(b"goodreads_books.json.gz") + 60] ^= 1
+    (tmp_path / "goodreads.zip").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"goodreads_books\.json, at or after line 1"):
+        read(tmp_path / "goodreads.zip")
+
+
 def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
     path = folder(tmp_path / "raw", files())
     file = path / "goodreads_interactions_dedup.json.gz"
