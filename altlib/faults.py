@@ -16,14 +16,49 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(names)}."
 
 
+class Loader(yaml.SafeLoader):
+    """YAML whose names are text and stand once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.tag != "tag:yaml.org,2002:str":
+                raise ValueError(f"line {line}: the name {key.value} {QUOTES}.")
+            if key.value in lines:
+                raise ValueError(
+                    f"line {line}: the entry '{key.value}' is already in line {lines[key.value]}; "
+                    "it may stand only once."
+                )
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        text = super().construct_scalar(node)
+        text.encode()  # "\ud800" is half of a character, which no file can hold
+        return text
+
+
+QUOTES = (
+    "is not text in YAML, which takes no, yes, on, off, null, numbers and dates for something "
+    "else; put it in quotes"
+)
+
+
 def entries(path: Path) -> dict[str, Any]:
     """The entries of a YAML file; a ValueError says why there are none."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except yaml.YAMLError as error:
         raise ValueError(
             f"{path.name} is not a YAML file: {' '.join(str(error).split())}"
         ) from None
+    except RecursionError:
+        raise ValueError(f"{path.name} is not a YAML file: it is nested too deeply.") from None
+    except (ValueError, AttributeError) as error:  # of a value that its tag does not fit
+        raise ValueError(f"{path.name}: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no entries of the form 'name: value'.")
     return content
@@ -51,4 +86,7 @@ def explain(error: ValidationError, file: str, root: Any) -> str:
         return f"{file}: the entry '{place}' is missing."
     if first["type"] == "value_error":
         return f"{file}: {first['ctx']['error']}"
-    return f"{file}: '{place}' is {first['input']!r}: {first['msg']}."
+    found = repr(first["input"])[:80]
+    if first["type"] == "string_type" and not isinstance(first["input"], (dict, list)):
+        return f"{file}: '{place}' is {found}, which {QUOTES}."
+    return f"{file}: '{place}' is {found}: {first['msg']}."

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from altlib.schema import UNKNOWN
+from altlib.schema import spelled, word
 
 POSITIONS = 8192
 """Ids or tokens of one call of ONNX Runtime: the intermediate results of more leave the processor's
@@ -38,6 +38,11 @@ class Predictor:
         FileNotFoundError: the folder is not an export, or lacks a file.
         ValueError: a file was altered since the export.
     """
+
+    _typed: Sequence[str] = ()
+    """Names of the fields of numbers or of truth values; see `schema.Field`."""
+    _spellings: Mapping[str, Mapping[str, str]] = {}
+    """How the vocabulary of a field writes a number: "4.0", perhaps, for 4."""
 
     def __init__(self, folder: str | Path, threads: int = 1, model: str = "model.onnx") -> None:
         folder = Path(folder)
@@ -66,6 +71,12 @@ class Predictor:
             {value: int(start) + 2 + index for index, value in enumerate(values)}
             for start, values in zip(starts[:-1], self.export["values"], strict=True)
         ]
+        self._typed = self.export.get("typed", [])
+        self._spellings = {
+            name: {spelled(value): value for value in values}
+            | dict(zip(values, values, strict=True))
+            for name, values in zip(self.fields, self.export["values"], strict=True)
+        }
         self._end = int(starts[-1])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -79,9 +90,9 @@ class Predictor:
         """Click probabilities [B] of rows of raw field values.
 
         Args:
-            rows: mappings with a value for each of `fields`, or a data frame with these columns.
-                Words and whole numbers are values; None, or a gap of the frame, is one that is not
-                known. Other entries of a row are not read.
+            rows: mappings with a value for each of `fields`, or a frame of pandas, polars or Arrow
+                with these columns. A value is what `schema.word` takes; None, or a gap of the
+                frame, is one that is not known. Other entries of a row are not read.
 
         Raises:
             ValueError: there is no row, a row lacks a field, or a value is of another type.
@@ -93,25 +104,29 @@ class Predictor:
     def words(self, rows: Any) -> list[list[str]]:
         """The values of rows as words, in the order of `fields`, checked."""
         if hasattr(rows, "columns"):
-            missing = [name for name in self.fields if name not in rows]
-            if missing:
-                raise ValueError(f"The frame has no column {missing}; it needs {self.fields}.")
-            frame = rows[self.fields].convert_dtypes()  # whole numbers stay so beside a gap
-            rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+            rows = mappings(rows, self.fields)
         elif isinstance(rows, (str, Mapping)) or not isinstance(rows, Iterable):
             raise ValueError("Rows are a list of mappings; a single row is a list of one.")
         found = []
-        for number, row in enumerate(rows):
+        for number, row in enumerate(rows, start=1):
             if not isinstance(row, Mapping):
                 raise ValueError(f"Row {number} is a {type(row).__name__}, not a mapping.")
             if missing := [name for name in self.fields if name not in row]:
                 raise ValueError(
                     f"Row {number} has no field {missing}; a row needs each of {self.fields}."
                 )
-            found.append([word(row[name], name, number) for name in self.fields])
+            found.append([self._word(row[name], name, number) for name in self.fields])
         if not found:
             raise ValueError("There is no row to predict.")
         return found
+
+    def _word(self, value: Any, field: str, number: int) -> str:
+        """The word of a raw value, as training has it."""
+        try:
+            found = word(value, field in self._typed)
+        except ValueError as error:
+            raise ValueError(f"Row {number}, field '{field}': {error}.") from None
+        return found if isinstance(value, str) else self._spellings.get(field, {}).get(found, found)
 
     def ids(self, values: Sequence[Sequence[str]]) -> np.ndarray:
         """Feature ids [B, F] of words; one that training did not know gets the unknown id."""
@@ -202,19 +217,32 @@ def content_checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def word(value: Any, field: str, number: int) -> str:
-    """A raw value as the word that stands for it in the data: white space made single, and what is
-    empty or not known the word for that."""
-    if isinstance(value, str):
-        return " ".join(value.split()) or UNKNOWN
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return UNKNOWN
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return str(value)
-    raise ValueError(
-        f"Row {number}, field '{field}': found {value!r} ({type(value).__name__}); a value is a "
-        "word, a whole number, or None."
-    )
+def mappings(frame: Any, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a pandas, polars or Arrow frame, each value of its column's own type."""
+    names = list(getattr(frame, "column_names", frame.columns))
+    if missing := [name for name in fields if name not in names]:
+        raise ValueError(f"The frame has no column {missing}; it needs {fields}.")
+    columns = []
+    for name in fields:
+        if names.count(name) > 1:
+            raise ValueError(f"The frame has more than one column '{name}'; rename one.")
+        column: Any = frame[name] if hasattr(frame, "__len__") else None  # one that is not lazy
+        if hasattr(column, "array"):  # pandas
+            columns.append(list(column.array))
+            continue
+        array = np.asarray(column)
+        if array.dtype in (np.float16, np.float32):  # lists would hold them in a wider type
+            columns.append(list(array))
+        elif hasattr(column, "to_pylist"):  # Arrow
+            columns.append(column.to_pylist())
+        elif hasattr(column, "to_list"):  # polars
+            columns.append(column.to_list())
+        else:
+            raise ValueError(
+                f"Rows are a list of mappings or a pandas, polars or Arrow frame, not of the type "
+                f"{type(frame).__name__}."
+            )
+    return [dict(zip(fields, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 class Sentences:

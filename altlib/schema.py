@@ -2,13 +2,89 @@
 
 A CTR sample is a row of categorical fields (METHOD: section 3.1 of arXiv 2310.19453). A `Schema`
 names the fields in template order; everything above this floor speaks of fields only through it.
+Values become words here, by one function for the files of training and for the rows of a server.
 """
 
+import datetime
+import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from decimal import Decimal
+from typing import Any, Literal
+
+import numpy as np
 
 UNKNOWN = "unknown"
 """The one word for a missing value, in the data and in the sentence."""
+
+RESERVED = ("rating", "timestamp")
+"""Columns of the frame beside the fields."""
+
+NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
+TRUTH = re.compile("true|false", re.IGNORECASE)
+
+
+def word(value: Any, typed: bool = False) -> str:
+    """The word that stands for a value.
+
+    Args:
+        value: text, a number, a truth value, a date, or nothing (None or a gap of a frame).
+        typed: of the field; see `Field`.
+
+    Returns:
+        Text with its white space made single; `UNKNOWN` for what is missing or empty; every digit
+        of a number, so that 2, 2.0 and 2.00 are "2"; a date as "2024-05-31" or, with a time of day,
+        "2024-05-31 14:30:00".
+
+    Raises:
+        ValueError: text with a lone surrogate, a value of another type, or a float that cannot tell
+            neighbouring whole numbers apart.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"found {value[:80]!r}, which holds half of a character") from None
+        text = " ".join(value.split())
+        return (spelled(text) if typed else text) or UNKNOWN
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return UNKNOWN
+    if isinstance(value, (bool, np.bool_, int, np.integer)):
+        return str(value)
+    if isinstance(value, (float, np.floating, Decimal)):
+        if math.isnan(value):
+            return UNKNOWN
+        bits = np.finfo(type(value)).nmant + 1 if not isinstance(value, Decimal) else 1000
+        if abs(float(value)) >= 2.0**bits:
+            raise ValueError(
+                f"found {value!s} ({type(value).__name__}), which does not hold its number "
+                "to the last digit; give it as text or as a whole number"
+            )
+        return spelled(str(value))
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(sep=" ").removesuffix(" 00:00:00")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    raise ValueError(
+        f"found {repr(value)[:80]} ({type(value).__name__}); a value is text, a number, a truth "
+        "value, a date, or nothing"
+    )
+
+
+def spelled(text: str) -> str:
+    """The one spelling of a number or a truth value; other text as it is."""
+    if NUMBER.fullmatch(text):
+        digits = format(Decimal(text), "f")
+        digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+        return "0" if digits == "-0" else digits
+    return text.capitalize() if TRUTH.fullmatch(text) else text
+
+
+def is_typed(words: Iterable[str]) -> bool:
+    """Whether all words but the unknown one are numbers, or all are truth values."""
+    known = [word for word in words if word != UNKNOWN]
+    return any(all(map(kind.fullmatch, known)) for kind in (NUMBER, TRUTH))
 
 
 @dataclass(frozen=True)
@@ -21,12 +97,15 @@ class Field:
         side: whether the field describes the user or the item.
         twin: fields of one twin group determine each other (title and movie id), so a masked
             one could be read off another in the same modality; None if there is no such field.
+        typed: whether all values are numbers, or all truth values, so that text is one of them,
+            too: "2.50" is 2.5, and "true" is True.
     """
 
     name: str
     words: str
     side: Literal["user", "item"]
     twin: str | None = None
+    typed: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +122,19 @@ class LabelRule:
     dropped: tuple[float, ...] = ()
     scale: tuple[float, float] = (1.0, 5.0)
 
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not (math.isfinite(low) and math.isfinite(high) and low < self.positive_from <= high):
+            raise ValueError(
+                f"A label rule with positive_from = {self.positive_from:g} and scale = [{low:g}, "
+                f"{high:g}]: the scale must rise, and positive_from lie above its lowest rating."
+            )
+        if not all(low <= rating <= high for rating in self.dropped):
+            raise ValueError(
+                f"A label rule drops {list(self.dropped)}; what is dropped must lie on its scale, "
+                f"from {low:g} to {high:g}."
+            )
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -57,6 +149,12 @@ class Schema:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"Schema '{self.name}' names the field {repeated} more than once.")
+        for name in RESERVED:
+            if name in names:
+                raise ValueError(
+                    f"Schema '{self.name}' has a field of the name '{name}', which the frame of a "
+                    "data set keeps for itself; call the column something else."
+                )
 
     @property
     def field_names(self) -> list[str]:

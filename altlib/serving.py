@@ -31,6 +31,7 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from altlib import fetch, metrics, plm, runs
+from altlib.datasets import own
 from altlib.finetune import prediction
 from altlib.predictor import Predictor, checked, content_checksum
 from altlib.runs import VARIANTS, Finetuning
@@ -218,6 +219,7 @@ def write(
         "plm": results["plm"] if config.plm else None,
         "test auc": results["auc"],
         "fields": data.vocabulary.fields,
+        "typed": [field.name for field in data.schema.fields if field.typed],
         "values": data.vocabulary.values,
         "text": text,
         "sha256": {name: fetch.sha256(out / name) for name in files},
@@ -534,13 +536,15 @@ def main() -> None:
     exporting.add_argument("--int8", action="store_true", help="add a model of 8-bit numbers")
     predicting = commands.add_parser("predict", help="print rows with their probabilities, as CSV")
     predicting.add_argument("out", help="a folder that export made")
-    predicting.add_argument("rows", help="a CSV file with a column for each field")
+    predicting.add_argument("rows", help="a CSV or Parquet file with a column for each field")
     words = parser.parse_args()
     try:
         if words.command == "export":
             print(export(words.run, words.out, words.int8))
         else:
-            rows = pd.read_csv(words.rows, dtype="str", keep_default_na=False, na_values=[""])
+            rows = own.table(Path(words.rows))
+            if "probability" in rows:
+                raise ValueError(f"{words.rows} has a column 'probability' already; rename it.")
             rows["probability"] = Predictor(words.out, threads=2).predict(rows)
             rows.to_csv(sys.stdout, index=False)
     except (ValueError, OSError) as error:

@@ -6,6 +6,7 @@ share the unknown id, which is therefore a trained one.
 """
 
 import json
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -147,7 +148,9 @@ class Prepared:
 
 def label(rating: np.ndarray, rule: LabelRule) -> tuple[np.ndarray, np.ndarray]:
     """Applies a label rule: which rows stay [N] bool, and the labels [N] of all of them."""
-    keep = ~np.isin(rating, rule.dropped)
+    # Ratings and thresholds in one type: a float32 of 0.7 is less than a float64 of 0.7.
+    rating = np.asarray(rating, np.result_type(rating, np.float32))
+    keep = ~np.isin(rating, np.asarray(rule.dropped, rating.dtype))
     return keep, (rating >= rule.positive_from).astype(np.int8)
 
 
@@ -155,7 +158,7 @@ def split_rows(timestamps: np.ndarray, by: Literal["time", "random"], seed: int)
     """Splits rows 8:1:1 into train, validation and test: position in `SPLITS` [N].
 
     Args:
-        timestamps: seconds [N]; rows of equal time keep their order.
+        timestamps: numbers [N]; rows of equal time keep their order.
         by: "time" puts the latest rows into test; "random" draws them.
         seed: of the random split.
 
@@ -191,18 +194,17 @@ def check(frame: pd.DataFrame, schema: Schema) -> None:
             )
     low, high = schema.label.scale
     faults = {name: frame[name].isna() for name in schema.field_names}
+    rules = dict.fromkeys(faults, f"a value that is not known is the word '{UNKNOWN}'")
     faults["rating"] = ~frame["rating"].between(low, high)
+    rules["rating"] = f"a rating must lie from {low:g} to {high:g}"
+    faults["timestamp"] = ~frame["timestamp"].abs().lt(np.inf)
+    rules["timestamp"] = "a time is a number"
     for name, wrong in faults.items():
         if wrong.any():
             row = int(wrong.to_numpy().argmax())
-            rule = (
-                f"a rating must lie from {low:g} to {high:g}"
-                if name == "rating"
-                else f"a value that is not known is the word '{UNKNOWN}'"
-            )
             raise ValueError(
                 f"The column '{name}' of '{schema.name}' has {frame[name].iloc[row]} in row "
-                f"{row}: {rule}."
+                f"{row + 1} (counted from 1): {rules[name]}."
             )
 
 
@@ -253,6 +255,8 @@ def prepare(
     values: list[list[str]] = []
     known: list[list[str]] = []
     occurrences = []
+    provenance = dict(provenance or {})
+    doubts = provenance["warnings"] = list(provenance.get("warnings", []))
     indices = np.empty((len(chosen), len(schema.fields)), np.int32)
     for f, name in enumerate(schema.field_names):
         codes = frame[name].cat.codes.to_numpy()[chosen]
@@ -263,6 +267,14 @@ def prepare(
         words = categories[used].tolist()
         count = np.bincount(codes[part == 0], minlength=len(categories))[used]
         occurrences.append(count)
+        total = np.bincount(codes, minlength=len(categories))
+        clicks = np.bincount(codes, labels, minlength=len(categories))
+        if len(chosen) >= 10 * len(words) and ((clicks == 0) | (clicks == total)).all():
+            doubts.append(
+                f"The field '{name}' of '{schema.name}' gives the label away: none of its "
+                f"{len(words)} values has rows of both classes."
+            )
+            warnings.warn(doubts[-1], stacklevel=2)
         values.append(words)
         known.append([w for w, c in zip(words, count, strict=True) if c >= min_count])
     vocabulary = Vocabulary(schema.field_names, known)
@@ -303,4 +315,4 @@ def prepare(
         },
         "cold test rows": {s: float(prepared.cold(test, s).mean()) for s in ("user", "item")},
     }
-    return replace(prepared, provenance={**(provenance or {}), **done})
+    return replace(prepared, provenance=provenance | done)

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 
 from altlib import runs, serving
@@ -58,16 +60,68 @@ def test_what_is_not_known_has_its_word(out: Path, row: dict[str, Any]) -> None:
         assert [values[0] for values in predictor.words(frame)] == ["7", "unknown"]
 
 
+@pytest.fixture
+def reader() -> Predictor:
+    """What makes words of the fields "user" and "price", of which the latter is one of numbers."""
+    predictor = Predictor.__new__(Predictor)
+    predictor.fields, predictor._typed = ["user", "price"], ["price"]
+    predictor._spellings = {"user": {"4": "4.0"}}
+    return predictor
+
+
+def test_frames_of_other_kinds_give_the_same_words(reader: Predictor) -> None:
+    columns = {
+        "user": pyarrow.array([2**60 + 1, None]),
+        "price": pyarrow.array([0.1, 2], pyarrow.float32()),
+        "more": pyarrow.array(["x", "y"]),
+    }
+    expected = [[str(2**60 + 1), "0.1"], ["unknown", "2"]]
+    table = pyarrow.table(columns)
+    frame = pd.DataFrame(
+        {"user": pd.array([2**60 + 1, None], "Int64"), "price": np.array([0.1, 2], np.float32)}
+    )
+    for rows in (table, table.to_batches()[0], frame):
+        assert reader.words(rows) == expected
+        assert reader.words(rows[:1]) == expected[:1]  # whatever else the batch holds
+    with pytest.raises(ValueError, match=r"The frame has no column \['price'\]"):
+        reader.words(table.select(["user"]))
+
+    class Other:
+        columns = ("user", "price")
+
+        def __getitem__(self, name: str) -> "Other":
+            return self
+
+    with pytest.raises(ValueError, match="a pandas, polars or Arrow frame, not of the type Other"):
+        reader.words(Other())
+
+
+def test_a_number_has_the_spelling_of_training(reader: Predictor) -> None:
+    prices = ["2.50", 2.5, np.float32(2.5), "2.5", Decimal("2.500")]
+    found = reader.words([{"user": 4, "price": price} for price in prices])
+    assert found == [["4.0", "2.5"]] * 5  # the vocabulary of this field has text
+    assert reader.words([{"user": "4", "price": True}]) == [["4", "True"]]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (lambda row: [], "There is no row to predict"),
         (lambda row: row, "a single row is a list of one"),
         (lambda row: None, "a single row is a list of one"),
-        (lambda row: ["x"], "Row 0 is a str, not a mapping"),
-        (lambda row: [row, dict(list(row.items())[1:])], r"Row 1 has no field \['"),
-        (lambda row: [row | dict.fromkeys(row, 1.5)], r"Row 0, field '.*': found 1\.5 \(float\)"),
-        (lambda row: [row | dict.fromkeys(row, True)], r"found True \(bool\)"),
+        (lambda row: ["x"], "Row 1 is a str, not a mapping"),
+        (lambda row: [row, dict(list(row.items())[1:])], r"Row 2 has no field \['"),
+        (
+            lambda row: [row, row | {name: [1] for name in row}],
+            r"Row 2, field '.*': found \[1\] \(list\)",
+        ),
+        (
+            lambda row: [row | dict.fromkeys(row, "a\ud800")],
+            "Row 1, .*, which holds half of a char",
+        ),
+        (lambda row: [row | dict.fromkeys(row, 2.0**60)], "which does not hold its number"),
+        (lambda row: pd.DataFrame([row]).iloc[:, [0, *range(len(row))]], "more than one column"),
+        (lambda row: pd.Series(row).to_frame().columns, "Row 1 is a int, not a mapping"),
         (lambda row: pd.DataFrame([row]).iloc[:, 1:], r"The frame has no column \['"),
         (lambda row: pd.DataFrame([row]).iloc[:0], "There is no row to predict"),
     ],

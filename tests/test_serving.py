@@ -97,6 +97,18 @@ def test_a_run_is_found_by_profile_variant_and_seed(
         serving.main()
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 4 and printed[0].endswith("note,probability")
+    whole = (tmp_path / "rows.csv").read_text()
+    for old, new, told in (
+        ("x\n", "x,\n", "line 2: 8 columns instead of 7"),
+        ("user_id", "note", "line 1: the column 'note' stands more than once"),
+        ("note", "probability", "has a column 'probability' already"),
+        ("user_id", "person", r"no column \['user_id'\]"),
+        ("x\n", '"x\n', "line 2: its quotes do not pair"),
+    ):
+        assert old in whole
+        (tmp_path / "rows.csv").write_text(whole.replace(old, new, 1))
+        with pytest.raises(SystemExit, match=f"altlib: .*{told}"):
+            serving.main()
     monkeypatch.setattr(sys, "argv", ["serving", "export", name, str(out)])
     with pytest.raises(SystemExit, match="is there already; choose another folder"):
         serving.main()

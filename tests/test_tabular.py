@@ -43,9 +43,11 @@ def with_gap(column: str, row: int) -> pd.DataFrame:
         (frame().drop(columns="item"), "no column 'item'"),
         (frame().assign(user="u1"), r"'user' .* must be a categorical one"),
         (frame().assign(user=pd.Categorical([1] * 40)), r"'user' .* must be a categorical one"),
-        (with_gap("item", 7), "'item' .* has nan in row 7"),
-        (with_gap("rating", 9), "'rating' .* has nan in row 9: a rating must lie from 1 to 5"),
-        (frame().assign(rating=[6.0] * 40), "'rating' .* has 6.0 in row 0"),
+        (with_gap("item", 7), "'item' .* has nan in row 8"),
+        (with_gap("rating", 9), "'rating' .* has nan in row 10 .*: a rating must lie from 1 to 5"),
+        (with_gap("timestamp", 4), "'timestamp' .* has nan in row 5 .*: a time is a number"),
+        (frame().assign(timestamp=[0.0, np.inf] * 20), "'timestamp' .* has inf in row 2"),
+        (frame().assign(rating=[6.0] * 40), "'rating' .* has 6.0 in row 1 "),
     ],
 )
 def test_a_faulty_frame_is_refused_by_column_and_row(faulty: pd.DataFrame, message: str) -> None:
@@ -65,6 +67,29 @@ def test_split_by_time_puts_the_latest_rows_into_test() -> None:
     assert [(split == s).sum() for s in range(3)] == [80, 10, 10]
     assert times[split == 0].max() < times[split == 1].min() <= times[split == 1].max()
     assert times[split == 1].max() < times[split == 2].min()
+
+
+def test_fractions_of_times_count() -> None:
+    times = np.random.default_rng(0).permutation(100) / 100
+    split = split_rows(times, "time", 0)
+    assert times[split == 2].min() == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_thresholds_are_of_the_type_of_the_ratings(kind: type) -> None:
+    rule = LabelRule(0.7, dropped=(0.3,), scale=(0.1, 0.7))
+    keep, labels = label(np.array([0.1, 0.3, 0.7], kind), rule)
+    assert (keep.tolist(), labels.tolist()) == ([True, False, True], [0, 0, 1])
+    keep, labels = label(np.array([3, 4]), LabelRule(3.5))
+    assert labels.tolist() == [0, 1]
+
+
+def test_a_field_that_gives_the_label_away_is_warned_of() -> None:
+    leaky = frame(60).assign(item=lambda made: pd.Categorical((made["rating"] > 3).astype("str")))
+    with pytest.warns(UserWarning, match="'item' of 'small' gives the label away: none of its 2"):
+        data = prepare(leaky, SCHEMA)
+    assert "gives the label away" in data.provenance["warnings"][0]
+    assert prepare(frame(60), SCHEMA).provenance["warnings"] == []
 
 
 def test_random_split_follows_its_seed() -> None:

@@ -34,7 +34,7 @@ KNOWN = {"ratings": 1_149_780, "users": 278_858, "books": 271_379}
 
 def table(raw: Raw, file: str, columns: list[str]) -> pd.DataFrame:
     """The text of one CSV file; `NULL` is missing, entities such as `&amp;` become letters."""
-    text = decode(content(raw.path, file), file, "latin-1").replace("\r\n", "\n")
+    text = decode(content(raw.path, file), file, "latin-1")
     # In a few lines the author got into the title's quotes: "Title\";Author\"";"1999".
     text = re.sub(r'\\";([^";\n]*)\\"";', r'";"\1";', text)
     frame = split_lines(

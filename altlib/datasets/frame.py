@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from altlib.fetch import Raw
-from altlib.schema import UNKNOWN, Schema
+from altlib.schema import UNKNOWN, Schema, word
 
 
 @dataclass
@@ -22,8 +22,9 @@ class Dataset:
 
     Attributes:
         schema: its fields and label rule.
-        frame: a categorical column for each field, `rating` (float32) and `timestamp` (int64
-            seconds; 0 where the set has none). All ratings are in, those the rule drops too.
+        frame: a categorical column for each field, `rating` (float64) and `timestamp` (int64 or
+            float64, seconds or what one's own file counts in; 0 where the set has none). All
+            ratings are in, those the rule drops too.
         provenance: name, source, sha256, exact, counts, warnings and more; fit for JSON.
     """
 
@@ -32,10 +33,31 @@ class Dataset:
     provenance: dict[str, Any]
 
 
-def words(values: pd.Series) -> pd.Series:
-    """Text with white space collapsed and stripped; what is missing or empty is `UNKNOWN`."""
-    text = values.astype("str").fillna("").str.replace(r"\s+", " ", regex=True).str.strip()
-    return text.where(text != "", UNKNOWN)
+def words(values: pd.Series, typed: bool = False) -> "pd.Categorical[str]":
+    """Values as words, by `schema.word`.
+
+    Args:
+        values: whose index counts lines or rows, as the name of the index says.
+        typed: of the field; see `schema.Field`.
+
+    Raises:
+        ValueError: a value has no word; names line or row, and column.
+    """
+    try:
+        codes, distinct = pd.factorize(values.array)
+    except TypeError:  # lists and the like, which have no word
+        codes, distinct = np.arange(len(values)), values.array
+    texts = []
+    for code, value in enumerate(distinct):
+        try:
+            texts.append(word(value, typed))
+        except ValueError as error:
+            place = values.index[(codes == code).argmax()]
+            raise ValueError(
+                f"{values.index.name or 'row'} {place}, column '{values.name}': {error}."
+            ) from None
+    # The code of what is missing is -1.
+    return pd.Categorical(pd.Series([*texts, UNKNOWN], dtype="str").take(codes))
 
 
 def join(
@@ -54,15 +76,17 @@ def join(
         fields = [field.name for field in schema.fields if field.side == side]
         keys = pd.Categorical(ratings[fields[0]])
         rows = pd.Index(table[fields[0]]).get_indexer(keys.categories)[keys.codes]
+        if (rows < 0).any() or (keys.codes < 0).any():
+            raise ValueError(f"'{schema.name}' has ratings whose {fields[0]} is not in its table.")
         used = np.bincount(rows, minlength=len(table)) > 0
         rows = (np.cumsum(used) - 1)[rows]
         for name in fields:
-            values = pd.Categorical(words(table.loc[used, name]))
+            values = words(table.loc[used, name])
             columns[name] = pd.Categorical.from_codes(values.codes[rows], dtype=values.dtype)
     return pd.DataFrame(
         {name: columns[name] for name in schema.field_names}
         | {
-            "rating": ratings["rating"].to_numpy("float32"),
+            "rating": ratings["rating"].to_numpy("float64"),
             "timestamp": ratings["timestamp"].to_numpy("int64"),
         }
     )
@@ -77,7 +101,7 @@ def gathered(schema: Schema, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """
     texts = (part.assign(**{n: words(part[n]) for n in schema.field_names}) for part in parts)
     frame = coded(texts, schema.field_names, ["rating", "timestamp"])
-    return frame.astype({"rating": "float32", "timestamp": "int64"})
+    return frame.astype({"rating": "float64", "timestamp": "int64"})
 
 
 def coded(
@@ -89,6 +113,8 @@ def coded(
     for part in parts:
         for name, seen in known.items():
             local, values = pd.factorize(part[name])
+            if (local < 0).any():
+                raise ValueError(f"The column '{name}' has a gap, which is nobody's value.")
             place = np.array([seen.setdefault(value, len(seen)) for value in values], np.int32)
             columns[name].append(place[local])
         for name in numbers:
@@ -103,7 +129,11 @@ def coded(
 
 
 def record(
-    raw: Raw, counts: dict[str, int], known: dict[str, int], timed: bool = False
+    raw: Raw,
+    counts: dict[str, int],
+    known: dict[str, int],
+    timed: bool = False,
+    odd: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The provenance of raw files; what speaks against the published set is also warned of.
 
@@ -112,11 +142,15 @@ def record(
         counts: what they hold.
         known: what the published files hold.
         timed: whether they hold the times of their rows.
+        odd: what else is to be warned of.
     """
     doubts = [
-        f"{raw.name} has {counts[what]:,} {what}, but the published set has {number:,}."
-        for what, number in known.items()
-        if counts[what] != number
+        *odd,
+        *(
+            f"{raw.name} has {counts[what]:,} {what}, but the published set has {number:,}."
+            for what, number in known.items()
+            if counts[what] != number
+        ),
     ]
     if not raw.exact:
         content, effect = "ratings", ""

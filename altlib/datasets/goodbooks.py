@@ -17,8 +17,8 @@ from altlib.datasets.validation import (
     identifier,
     number,
     reference,
-    split_lines,
     text,
+    titled,
 )
 from altlib.fetch import Raw
 from altlib.schema import Field, LabelRule, Schema
@@ -80,9 +80,7 @@ STEPS = [0, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_
 
 def table(raw: Raw, file: str) -> pd.DataFrame:
     """The text of one file, its columns named by its header."""
-    text = decode(content(raw.path, file), file, "utf-8-sig").replace("\r\n", "\n")
-    header, _, rest = text.partition("\n")
-    return split_lines(rest, file, header.split(","), first=2, delimiter=",", quote='"')
+    return titled(decode(content(raw.path, file), file, "utf-8"), file)
 
 
 def ranges(count: pd.Series) -> pd.Series:
@@ -147,7 +145,7 @@ def read(raw: Raw) -> Dataset:
         },
         key=["user_id", "book_id"],
     )
-    tags = check("tags.csv", table(raw, "tags.csv"), {"tag_id": number(0), "tag_name": text()})
+    tags = check("tags.csv", table(raw, "tags.csv"), {"tag_id": identifier(0), "tag_name": text()})
     shelves = check(
         "book_tags.csv",
         table(raw, "book_tags.csv"),

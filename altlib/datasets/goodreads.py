@@ -11,7 +11,7 @@ import pyarrow
 from pyarrow import json
 
 from altlib.datasets.frame import Dataset, coded, join, record
-from altlib.datasets.validation import stream
+from altlib.datasets.validation import DAMAGED, refuse, stream
 from altlib.fetch import Raw
 from altlib.schema import Field, LabelRule, Schema
 
@@ -66,10 +66,10 @@ def parts(raw: Raw, file: str, **types: pyarrow.DataType | None) -> Iterator[pd.
                 json.ParseOptions(schema, unexpected_field_behavior=others),
             ):
                 part = batch.select(list(types)).to_pandas()
-                part.index = pd.RangeIndex(line, line + len(part))
+                part.index = pd.RangeIndex(line, line + len(part), name="line")
                 line += len(part)
                 yield part
-        except (pyarrow.ArrowInvalid, KeyError, OSError) as error:
+        except (KeyError, *DAMAGED) as error:
             raise ValueError(f"{file}, at or after line {line}: {error}.") from error
 
 
@@ -78,13 +78,12 @@ def ratings(raw: Raw) -> pd.DataFrame:
 
     def rated() -> Iterator[pd.DataFrame]:
         for part in parts(raw, INTERACTIONS, user_id=TEXT, book_id=TEXT, rating=None):
+            for name in ("user_id", "book_id"):
+                absent = part[name].isna() | (part[name].str.strip() == "")
+                refuse(INTERACTIONS, part[name], absent, "an id")
             stars = pd.to_numeric(part["rating"], errors="coerce")
-            if (wrong := ~stars.isin(range(6))).any():
-                line = part.index[wrong][0]
-                raise ValueError(
-                    f"{INTERACTIONS}, line {line}, column 'rating': found "
-                    f"'{part['rating'][line]}', but it must be a whole number from 0 to 5."
-                )
+            wrong = ~stars.isin(range(6)) | (stars.dtype == bool)
+            refuse(INTERACTIONS, part["rating"], wrong, "a whole number from 0 to 5")
             yield part.assign(rating=stars)[stars > 0]
 
     frame = coded(rated(), ["user_id", "book_id"], ["rating"])
@@ -110,7 +109,11 @@ def books(raw: Raw, wanted: pd.Index) -> pd.DataFrame:
         raise ValueError(
             f"{BOOKS}, line {line}: book_id {found['book_id'][line]} stands in an earlier line too."
         )
-    author = found["authors"].map(lambda names: names[0]["author_id"] if len(names) else None)
+    author = found["authors"].map(
+        lambda names: (
+            names[0] and names[0]["author_id"] if names is not None and len(names) else None
+        )
+    )
     names = looked_up(raw, "goodreads_book_authors.json", "author_id", "name")
     media = looked_up(raw, "goodreads_book_works.json", "work_id", "media_type", optional=True)
     return pd.DataFrame(
@@ -141,21 +144,31 @@ def looked_up(raw: Raw, file: str, key: str, value: str, optional: bool = False)
         if not optional:
             raise
         return pd.Series(dtype="str")
-    return found.drop_duplicates(key).set_index(key)[value]
+    found = found.dropna(subset=key).drop_duplicates()
+    refuse(file, found[key], found[key].duplicated(), "in one line only, or the same in each")
+    return found.set_index(key)[value]
 
 
 def genres(raw: Raw, wanted: pd.Index) -> pd.Series:
     """The genres that readers name most for each wanted book, at most three."""
 
-    def named(votes: dict[str, float | None]) -> str:
-        voted = {genre: number for genre, number in votes.items() if number}
+    def named(votes: dict[str, float | None] | None) -> str:
+        voted = {genre: number for genre, number in (votes or {}).items() if number}
         return ", ".join(sorted(voted, key=lambda genre: -voted[genre])[:3])
 
-    several = parts(raw, "goodreads_book_genres_initial.json", book_id=TEXT, genres=None)
-    return pd.concat(
-        part[part["book_id"].isin(wanted)].set_index("book_id")["genres"].map(named)
-        for part in several
-    )
+    file = "goodreads_book_genres_initial.json"
+    several = parts(raw, file, book_id=TEXT, genres=None)
+    found = pd.concat([part[part["book_id"].isin(wanted)] for part in several])
+    refuse(file, found["book_id"], found["book_id"].duplicated(), "in one line only")
+    numbers = (int, float, type(None))
+    wrong = ~found["genres"].map(
+        lambda votes: (
+            votes is None
+            or (isinstance(votes, dict) and all(isinstance(n, numbers) for n in votes.values()))
+        )
+    ).astype("bool")
+    refuse(file, found["genres"], wrong, "genres with their numbers of votes")
+    return found.set_index("book_id")["genres"].map(named)
 
 
 def rounded(values: pd.Series, digits: int) -> pd.Series:

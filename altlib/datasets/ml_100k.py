@@ -15,8 +15,9 @@ from altlib.datasets.validation import (
     decode,
     identifier,
     number,
+    once,
     reference,
-    split_lines,
+    titled,
 )
 from altlib.fetch import Raw
 from altlib.schema import UNKNOWN
@@ -27,18 +28,16 @@ KNOWN = {"ratings": 100_000, "users": 943, "movies": 1_682}
 
 def table(raw: Raw, file: str, columns: list[str]) -> pd.DataFrame:
     """The text of some columns of one atomic file."""
-    text = decode(content(raw.path, file), file, "utf-8-sig")
-    header, _, rows = text.partition("\n")
-    names = [name.partition(":")[0] for name in header.strip().split("\t")]
+    frame = titled(decode(content(raw.path, file), file, "utf-8"), file, "\t", None)
+    names = [str(name).partition(":")[0].strip() for name in frame]
+    once(names, f"{file}, line 1")
     missing = [name for name in columns if name not in names]
     if missing:
         raise ValueError(
             f"{file}, line 1: no column {missing}; the header must name {', '.join(columns)} as "
             f"'{columns[0]}:token', but names {', '.join(names)}."
         )
-    if not rows.strip():
-        raise ValueError(f"{file} has a header but no rows; it should hold a line a row.")
-    return split_lines(rows, file, names, first=2)[columns]
+    return frame.set_axis(names, axis=1)[columns]
 
 
 def with_year(title: pd.Series, year: pd.Series) -> pd.Series:

@@ -11,25 +11,37 @@
 
 `words` are the column's name unless said otherwise. Without `label` a rating of 1 is a click and 0
 is none; without `timestamp` the profile has to say `split: random`. Each side begins with its key:
-what is cold is judged by it.
+what is cold is judged by it. `file` is found from the folder of the YAML file.
 """
 
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+import pyarrow
+from pandas.api.types import (
+    infer_dtype,
+    is_bool_dtype,
+    is_datetime64_any_dtype,
+    is_integer_dtype,
+)
+from pyarrow import parquet
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from altlib import fetch
 from altlib.datasets.frame import Dataset, record, words
+from altlib.datasets.validation import decode, intact, once, refuse, titled
 from altlib.faults import entries, explain, nearest
 from altlib.fetch import Raw
-from altlib.schema import Field, LabelRule, Schema
+from altlib.schema import Field, LabelRule, Schema, is_typed, spelled
 
 PROJECT = Path(__file__).resolve().parents[2]
 STRICT = ConfigDict(extra="forbid")
+LARGEST = 9e18  # of a time or a rating; what marks a gap in whole numbers lies beyond
+YEARS = (1900, 2200)  # of dates that are times of clicks
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -51,13 +63,36 @@ class Description:
     label: LabelRule = field(default_factory=lambda: LabelRule(1, scale=(0, 1)))
     timestamp: str | None = None
 
+    def table(self, path: Path) -> Path:
+        """Where the file lies that the YAML file at `path` describes."""
+        return path.parent / Path(self.file).expanduser()
+
 
 def describe(path: Path) -> Description:
     """The YAML file at `path`; a ValueError names its first fault."""
+    content = entries(path)
+    rule = content.get("label")
+    for name, value in rule.items() if isinstance(rule, dict) else ():
+        if any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value])):
+            raise ValueError(
+                f"{path.name}: 'label.{name}' is {value}, where a number belongs; YAML takes yes, "
+                "no, on and off for truth values."
+            )
     try:
-        return TypeAdapter(Description).validate_python(entries(path))
+        described = TypeAdapter(Description).validate_python(content)
     except ValidationError as error:
         raise ValueError(explain(error, path.name, Description)) from None
+    if described.rating in described.fields:
+        raise ValueError(
+            f"{path.name}: '{described.rating}' is the rating, of which the label is made; it "
+            "cannot be a field too, since a model would read the label off it."
+        )
+    for side in ("user", "item"):
+        if side not in {column.side for column in described.fields.values()}:
+            raise ValueError(
+                f"{path.name} has no field of the side '{side}'; each side needs one, its key."
+            )
+    return described
 
 
 def is_own(name: str) -> bool:
@@ -82,7 +117,7 @@ def raw(name: str) -> Raw:
         raise FileNotFoundError(
             f"There is no file {name} in {Path.cwd()}, in {PROJECT}, or in ALTLIB_DATA."
         )
-    table = path.with_name(describe(path).file)
+    table = describe(path).table(path)
     if not table.is_file():
         raise FileNotFoundError(f"There is no file {table}, of which {path.name} speaks.")
     checksums = {file.name: fetch.sha256(file) for file in (path, table)}
@@ -90,55 +125,118 @@ def raw(name: str) -> Raw:
 
 
 def table(path: Path) -> pd.DataFrame:
-    """The columns of a CSV file as text, or those of a Parquet file."""
-    if path.suffix == ".parquet":  # a gap shall not make fractions of whole numbers
-        return pd.read_parquet(path).convert_dtypes()
-    try:
-        return pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""])
-    except (UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path.name} cannot be read as CSV in UTF-8: {error}.") from error
+    """The columns of a CSV file as text (packed ones too: .gz, .bz2, .zst), or of a Parquet file.
+
+    Its index counts lines of the CSV file or rows of the Parquet file, and is called so.
+
+    Raises:
+        ValueError: the file is damaged, or no table; names line and column where there are any.
+    """
+    if path.suffix.lower() == ".parquet":
+        with intact(path.name):
+            once(parquet.read_schema(path).names, path.name)
+            frame = pd.read_parquet(path, dtype_backend="numpy_nullable")
+        if frame.index.names != [None]:
+            frame = frame.reset_index()
+        if frame.empty:
+            raise ValueError(f"{path.name} has no rows.")
+        return frame.set_index(pd.RangeIndex(1, len(frame) + 1, name="row"))
+    with intact(path.name), pyarrow.input_stream(path, compression="detect") as opened:
+        data = opened.read()
+    return titled(decode(data, path.name, "utf-8"), path.name)
+
+
+def number(file: str, values: pd.Series) -> pd.Series:
+    """Values as integers or float64, none of them missing, infinite or too large for an integer.
+
+    Raises:
+        ValueError: one is none of these; names file, line or row, and column.
+    """
+    if is_bool_dtype(values.dtype):
+        found = values.astype("Int64")
+    elif is_integer_dtype(values.dtype) or values.dtype in ("float64", "Float64"):
+        found = values
+    else:  # text, and the digits of a narrower float, not what a wider one makes of them
+        found = pd.to_numeric(values.astype("str"), errors="coerce")
+    refuse(file, values, ~found.between(-LARGEST, LARGEST).fillna(False), "a number")
+    return found
+
+
+def times(file: str, values: pd.Series) -> np.ndarray:
+    """Times as int64 or float64: numbers as they are, dates as seconds since 1970 in UTC.
+
+    Dates with fractions of a second that a float64 could not tell apart are counted in their own
+    unit.
+
+    Raises:
+        ValueError: one is missing, infinite or absurd; names file, line or row, and column.
+    """
+    dates = values
+    if infer_dtype(values) == "date":
+        dates = pd.to_datetime(values, errors="coerce")
+    if not is_datetime64_any_dtype(dates.dtype):
+        found = number(file, values)
+        return found.to_numpy("int64" if is_integer_dtype(found.dtype) else "float64")
+    years = dates.dt.year.between(*YEARS)
+    refuse(file, values, ~years, "a time from the year {} to {}".format(*YEARS))
+    moments = (dates.dt.tz_convert(None) if dates.dt.tz else dates).to_numpy()
+    seconds = moments.astype("datetime64[s]")
+    if (seconds == moments).all():
+        return seconds.astype("int64")
+    fractions = (moments - np.datetime64(0, "s")) / np.timedelta64(1, "s")
+    apart = len(np.unique(fractions)) == len(np.unique(moments))
+    return fractions if apart else moments.astype("int64")
+
+
+def spellings(file: str, values: pd.Series) -> tuple["pd.Categorical[str]", bool, list[str]]:
+    """A column as words, whether it is typed (see `schema.Field`), and what is odd about it."""
+    found = words(values)
+    if not is_typed(found.categories):
+        return found, False, []
+    typed = words(values, typed=True)
+    if (number := len(typed.categories)) == len(found.categories):
+        return typed, True, []
+    example = next(text for text in found.categories if text not in typed.categories)
+    return (
+        typed,
+        True,
+        [
+            f"{file}: the column '{values.name}' has {len(found.categories)} spellings of "
+            f"{number} numbers or truth values, as '{example}' for {spelled(example)}; each is one "
+            "value. If they are names, begin them with a letter."
+        ],
+    )
 
 
 def read(raw: Raw) -> Dataset:
-    """Reads the file that the YAML file `raw.path` describes, which lies beside it.
+    """Reads the file that the YAML file `raw.path` describes.
 
     Raises:
-        ValueError: an entry is wrong, or a column is missing or has a value that is no number.
+        ValueError: an entry is wrong, a column is missing, or a value is not what its column asks.
     """
     described = describe(raw.path)
-    frame = table(raw.path.with_name(described.file))
-    numbers = [described.rating] + ([described.timestamp] if described.timestamp else [])
-    for name in (*described.fields, *numbers):
+    path = described.table(raw.path)
+    frame = table(path)
+    others = [described.rating] + ([described.timestamp] if described.timestamp else [])
+    for name in (*described.fields, *others):
         if name not in frame:
             raise ValueError(
-                f"{described.file} has no column '{name}'; {nearest(name, map(str, frame))}"
+                f"{path.name} has no column '{name}'; {nearest(name, map(str, frame))}"
             )
-    for name in numbers:
-        number = pd.to_numeric(frame[name], errors="coerce")
-        if (wrong := number.isna()).any():
-            row = int(wrong.to_numpy().argmax())
-            raise ValueError(
-                f"{described.file}, row {row + 1}, column '{name}': found "
-                f"'{frame[name].iloc[row]}', but it must be a number."
-            )
-        frame[name] = number
-    for side in ("user", "item"):
-        if side not in {column.side for column in described.fields.values()}:
-            raise ValueError(
-                f"{raw.path.name} has no field of the side '{side}'; each side needs one, its key."
-            )
-    schema = Schema(
-        raw.name,
-        tuple(
-            Field(name, column.words or name.replace("_", " "), column.side, column.twin)
-            for name, column in described.fields.items()
-        ),
-        described.label,
-    )
-    columns: dict[str, Any] = {
-        name: pd.Categorical(words(frame[name])) for name in schema.field_names
-    }
-    columns["rating"] = frame[described.rating].to_numpy("float32")
-    times = frame[described.timestamp] if described.timestamp else pd.Series(0, frame.index)
-    columns["timestamp"] = times.to_numpy("int64")
-    return Dataset(schema, pd.DataFrame(columns), record(raw, {"ratings": len(frame)}, {}))
+    fields, columns, odd = [], {}, []
+    try:
+        for name, column in described.fields.items():
+            columns[name], typed, doubts = spellings(path.name, frame[name])
+            told = column.words or name.replace("_", " ")
+            fields.append(Field(name, told, column.side, column.twin, typed))
+            odd += doubts
+    except ValueError as error:
+        raise ValueError(f"{path.name}, {error}") from None
+    schema = Schema(raw.name, tuple(fields), described.label)
+    rating = number(path.name, frame[described.rating]).to_numpy("float64")
+    timestamp: Any = 0
+    if described.timestamp:
+        timestamp = times(path.name, frame[described.timestamp])
+    whole = pd.DataFrame({**columns, "rating": rating}).assign(timestamp=timestamp)
+    provenance = record(raw, {"ratings": len(frame)}, {}, odd=odd)
+    return Dataset(schema, whole, provenance)

@@ -1,21 +1,29 @@
 """Raw files to tables of text, and tables held against rules.
 
 Nothing is guessed or skipped: the first thing that is wrong ends the reading with one sentence
-that names file, line, column and rule.
+that names file, line, column and rule. Lines are those of a text file, from 1 and with its header;
+where there are no lines, as in Parquet, rows are counted from 1.
 """
 
+import csv as text_csv
 import math
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pyarrow
 from pyarrow import csv
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, pyarrow.ArrowException)
+"""What reading a damaged, encrypted or unknown archive raises; `RuntimeError` is zipfile's."""
 
 
 @contextmanager
@@ -52,18 +60,23 @@ def content(path: Path, file: str) -> bytes:
         FileNotFoundError: it is not there.
         ValueError: it is empty or cut short, or the zip is damaged.
     """
-    try:
-        with stream(path, file) as opened:
-            data = opened.read()
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(
-            f"{file} in {path.name} is cut short or damaged ({error}); get it again."
-        ) from error
+    with intact(f"{file} in {path.name}"), stream(path, file) as opened:
+        data = opened.read()
     if not data.strip():
         raise ValueError(f"{file} in {path} is empty; it should hold a line a row.")
     return data
+
+
+@contextmanager
+def intact(file: str) -> Iterator[None]:
+    """Turns the errors of reading a damaged file into a ValueError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except DAMAGED as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{file} is cut short or damaged ({text}); get it again.") from error
 
 
 def find(path: Path, file: str, members: list[str]) -> str:
@@ -77,15 +90,91 @@ def find(path: Path, file: str, members: list[str]) -> str:
 
 
 def decode(data: bytes, file: str, encoding: str) -> str:
-    """Text of a file; a ValueError names the line of a byte that does not decode."""
+    r"""Text of a file with "\n" as line ends; a ValueError names the line that does not decode.
+
+    A file of a latin-1 set that an editor saved as UTF-8 is read as such: letters beyond ASCII that
+    are UTF-8 throughout are not latin-1.
+    """
     try:
-        return data.decode(encoding)
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        if encoding == "latin-1":
+            text = data.decode(encoding)
+        else:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise ValueError(
+                f"{file}, line {line}: the byte 0x{error.object[error.start]:02x} does not decode "
+                f"as {encoding}; save the file as text in this encoding."
+            ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def titled(text: str, file: str, delimiter: str = ",", quote: str | None = '"') -> pd.DataFrame:
+    """A table of text whose first line names its columns, as `split_lines` gives it.
+
+    Raises:
+        ValueError: there are no rows, a column stands twice, a line holds nothing or more or fewer
+            values than there are columns, or quotes do not pair.
+    """
+    header, _, rest = text.partition("\n")
+    dialect: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": text_csv.QUOTE_NONE}
+    reader: Any = text_csv.reader([header], delimiter=delimiter, strict=True, **dialect)
+    try:
+        columns = next(reader, []) or [""]
+    except text_csv.Error as error:
+        raise ValueError(f"{file}, line 1: {error}: {header[:80]!r}.") from None
+    once(columns, f"{file}, line 1")
+    if not rest.strip():
+        what = "has a header but no rows" if header.strip() else "is empty"
+        raise ValueError(f"{file} {what}; it should hold a line a row.")
+    frame = split_lines(rest, file, columns, 2, delimiter, quote)
+    if (empty := frame.isna().all(axis=1)).any():
+        raise ValueError(f"{file}, line {frame.index[empty][0]}: there is no value in this line.")
+    return frame
+
+
+def once(columns: list[str], place: str) -> None:
+    """Raises a ValueError if a column stands more than once."""
+    for number, name in enumerate(columns):
+        if name in columns[:number]:
+            raise ValueError(f"{place}: the column '{name}' stands more than once; rename one.")
+
+
+def record_lines(
+    text: str, file: str, columns: int, first: int, delimiter: str, **dialect: Any
+) -> list[int]:
+    """The line in which each record begins, where quoted values may go over several lines.
+
+    Raises:
+        ValueError: a quote is not closed, or text follows one that is.
+    """
+    taken: list[str] = []
+
+    def physical() -> Iterator[str]:
+        for line in StringIO(text):
+            taken.append(line)
+            yield line
+
+    reader = text_csv.reader(physical(), delimiter=delimiter, strict=True, **dialect)
+    lines, line = [], first
+    try:
+        for _ in reader:
+            if len(taken) > 1 and all(one.count(delimiter) == columns - 1 for one in taken):
+                warnings.warn(
+                    f"{file}: a quote that line {line} opens is closed in line "
+                    f"{line + len(taken) - 1}, but each of these lines looks like a row; check "
+                    "whether a quote is missing.",
+                    stacklevel=2,
+                )
+            lines.append(line)
+            line += len(taken)
+            taken.clear()
+    except text_csv.Error as error:
         raise ValueError(
-            f"{file}, line {line}: the byte 0x{error.object[error.start]:02x} does not decode as "
-            f"{encoding}; save the file in this encoding."
-        ) from error
+            f"{file}, line {line}: its quotes do not pair ({error}): {taken[0][:80]!r}; a quote "
+            "inside a quoted value must be doubled or escaped."
+        ) from None
+    return lines
 
 
 def split_lines(
@@ -97,7 +186,7 @@ def split_lines(
     quote: str | None = None,
     escape: str | None = None,
 ) -> pd.DataFrame:
-    r"""A table of text whose index is the line number in the file.
+    """A table of text whose index, called "line", is the line number in the file.
 
     Args:
         text: lines of values, without a header.
@@ -112,41 +201,67 @@ def split_lines(
         A column of str each; an empty value is missing.
 
     Raises:
-        ValueError: a line has more or fewer values.
+        ValueError: a line has more or fewer values, or quotes do not pair.
     """
+    text = text.rstrip("\n")
+    lines: Any = None
+    if quote and quote in text:
+        dialect = {"quotechar": quote, "escapechar": escape, "doublequote": escape is None}
+        lines = record_lines(text, file, len(columns), first, delimiter, **dialect)
     wrong: list[csv.InvalidRow] = []
 
     def note(row: csv.InvalidRow) -> str:
         wrong.append(row)
         return "skip"
 
-    table = csv.read_csv(
-        pyarrow.py_buffer(text.rstrip("\r\n").encode()),
-        # Only a single thread knows the number of a line.
-        read_options=csv.ReadOptions(column_names=columns, use_threads=False),
-        parse_options=csv.ParseOptions(
-            delimiter=delimiter,
-            quote_char=quote or False,
-            double_quote=escape is None,
-            escape_char=escape or False,
-            ignore_empty_lines=False,
-            invalid_row_handler=note,
-        ),
-        convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(columns, pyarrow.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
+    with intact(file):
+        table = csv.read_csv(
+            pyarrow.py_buffer(text.encode()),
+            # Only a single thread knows the number of a line.
+            read_options=csv.ReadOptions(column_names=columns, use_threads=False),
+            parse_options=csv.ParseOptions(
+                delimiter=delimiter,
+                quote_char=quote or False,
+                double_quote=escape is None,
+                escape_char=escape or False,
+                ignore_empty_lines=False,
+                newlines_in_values=lines is not None,
+                invalid_row_handler=note,
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pyarrow.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
     if wrong:
         row = wrong[0]
+        line = lines[row.number - 1] if lines else row.number + first - 1
         raise ValueError(
-            f"{file}, line {row.number + first - 1}: {row.actual_columns} columns instead of "
+            f"{file}, line {line}: {row.actual_columns} columns instead of "
             f"{len(columns)} ({', '.join(columns)}): {row.text[:80]!r}."
         )
     frame = table.to_pandas()
-    frame.index = pd.RangeIndex(first, first + len(frame))
+    frame.index = pd.Index(lines or range(first, first + len(frame)), name="line")
     return frame
+
+
+def refuse(file: str, values: pd.Series, wrong: pd.Series, right: str) -> None:
+    """Raises a ValueError that names the first of the values that are wrong.
+
+    Args:
+        file: its name.
+        values: a column, whose index counts lines or rows, as the name of the index says.
+        wrong: of each value.
+        right: what it must be.
+    """
+    if wrong.any():
+        row = int(wrong.to_numpy("bool").argmax())
+        place = f"{values.index.name} {values.index[row]}"
+        found = "nothing" if values.isna().iloc[row] else f"'{str(values.iloc[row])[:80]}'"
+        raise ValueError(
+            f"{file}, {place}, column '{values.name}': found {found}, but it must be {right}."
+        )
 
 
 def check(
@@ -180,10 +295,10 @@ def check(
             f"must be {columns[worst['column']].description}."
         ) from error
     if key and (again := frame.duplicated(key)).any():
-        keys = frame[key].to_numpy()
-        pair = keys[again.to_numpy().argmax()]
-        lines = frame.index[(keys == pair).all(axis=1)]
-        named = ", ".join(f"{name} {value}" for name, value in zip(key, pair, strict=True))
+        pairs = frame.groupby(key, dropna=False).ngroup().to_numpy()
+        position = again.to_numpy().argmax()
+        lines = frame.index[pairs == pairs[position]]
+        named = ", ".join(f"{name} {frame[name].iloc[position]}" for name in key)
         raise ValueError(
             f"{file}, line {lines[1]}: {named} is already in line {lines[0]}; each pair of "
             f"{' and '.join(key)} may stand only once."
@@ -195,7 +310,7 @@ def decimal(low: float = -math.inf, high: float = math.inf, nullable: bool = Fal
     """The rule for a number from `low` to `high`."""
     return pa.Column(
         "float64",
-        pa.Check.in_range(low, high),
+        [pa.Check.in_range(low, high), pa.Check(np.isfinite)],
         coerce=True,
         nullable=nullable,
         description="a number" + (f" from {low:g} to {high:g}" if math.isfinite(low) else ""),
@@ -213,15 +328,15 @@ def number(low: int, high: int | None = None, nullable: bool = False) -> pa.Colu
     )
 
 
-def identifier() -> pa.Column:
+def identifier(low: int = 1) -> pa.Column:
     """The rule for the key of a table."""
     return pa.Column(
         "int64",
-        pa.Check.ge(1),
+        pa.Check.ge(low),
         unique=True,
         report_duplicates="exclude_first",
         coerce=True,
-        description="a whole number from 1 that no earlier line has",
+        description=f"a whole number from {low} that no earlier line has",
     )
 
 

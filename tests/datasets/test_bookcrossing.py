@@ -52,6 +52,14 @@ def test_rows_become_words(tmp_path: Path) -> None:
     assert frame.iloc[2, 2:].tolist() == ["14", "3", "Plain", "B", "2005", UNKNOWN, 7, 0]
 
 
+def test_files_saved_as_utf8_give_the_same(tmp_path: Path) -> None:
+    path = folder(tmp_path / "raw")
+    expected = read(path).frame
+    for name, lines in LINES.items():
+        (path / name).write_text("\ufeff" + HEADS[name] + lines, encoding="utf-8")
+    assert read(path).frame.equals(expected)
+
+
 def test_ratings_of_undescribed_books_are_left_out_and_counted(tmp_path: Path) -> None:
     data = read(folder(tmp_path / "raw"))
     assert len(data.frame) == 3
@@ -69,6 +77,8 @@ def test_ratings_of_undescribed_books_are_left_out_and_counted(tmp_path: Path) -
         ("BX-Book-Ratings.csv", '"8";"2070426769"', '"7";"000222X"', "already in line 2"),
         ("BX-Books.csv", '"2005"', '"MMV"', "BX-Books.csv, line 4, column 'year': found 'MMV'"),
         ("BX-Books.csv", '"3"', '"000222X"', "line 4, column 'isbn': found '000222X'"),
+        ("BX-Books.csv", '"Plain"', '"Plain', "BX-Books.csv, line 4: 7 columns instead of 8"),
+        ("BX-Users.csv", '"14"', '"14', "BX-Users.csv, line 4: its quotes do not pair"),
         ("BX-Users.csv", '"9"', '"9";"9"', "BX-Users.csv, line 4: 4 columns instead of 3"),
     ],
 )

@@ -138,6 +138,28 @@ def test_works_may_be_missing_and_books_not(tmp_path: Path) -> None:
         ("interactions_dedup", interaction("1", "10", 6), "line 5, column 'rating': found '6'"),
         ("interactions_dedup", interaction("77aa", "99", 2), "77aa rates book_id 99 twice"),
         ("interactions_dedup", interaction("1", "10", "five"), "goodreads_interactions.* line 1"),
+        (
+            "interactions_dedup",
+            interaction(None, "10", 4),
+            "line 5, column 'user_id': found nothing",
+        ),
+        (
+            "interactions_dedup",
+            interaction("1", None, 4),
+            "line 5, column 'book_id': found nothing",
+        ),
+        ("interactions_dedup", interaction("1", " ", 4), "line 5, column 'book_id': found ' '"),
+        ("interactions_dedup", {"rating": 4}, "line 5, column 'user_id': found nothing"),
+        (
+            "interactions_dedup",
+            interaction("1", "10", None),
+            "line 5, column 'rating': found nothing",
+        ),
+        ("interactions_dedup", interaction("a\ud800", "10", 4), "interactions.* line 1"),
+        ("book_authors", {"author_id": "604031", "name": "X"}, "line 2, column 'author_id'"),
+        ("book_works", {"work_id": "5410", "media_type": "x"}, "line 2, column 'work_id'"),
+        ("book_genres_initial", {"book_id": "10", "genres": {}}, "line 3, column 'book_id'"),
+        ("book_genres_initial", {"book_id": "10", "genres": ["x"]}, "genres_initial.*at or after"),
         ("books", book("10"), "goodreads_books.json, line 4: book_id 10 stands in an earlier"),
         ("books", book("40", authors="me"), "goodreads_books.json, at or after line 1: JSON parse"),
     ],
@@ -147,6 +169,43 @@ def test_a_broken_rule_is_named(tmp_path: Path, file: str, row: dict[str, Any], 
     lines[f"goodreads_{file}"].append(row)
     with pytest.raises(ValueError, match=told):
         read(folder(tmp_path / "raw", lines))
+
+
+@pytest.mark.parametrize("gap", [{"authors": None}, {"authors": []}, {"authors": [None]}, None])
+def test_what_is_null_or_absent_is_unknown(tmp_path: Path, gap: dict[str, Any] | None) -> None:
+    lines = files()
+    lines["goodreads_books"][1] = book("20", **(gap or {}))
+    if gap is None:
+        del lines["goodreads_books"][1]["authors"]
+    lines["goodreads_book_genres_initial"][0]["genres"] = None
+    lines["goodreads_book_authors"] += [{"author_id": None, "name": "Nobody"}] * 2
+    lines["goodreads_book_works"].append({"work_id": None, "media_type": "nothing"})
+    lines["goodreads_books"][0]["work_id"] = None
+    frame = read(folder(tmp_path / "raw", lines)).frame
+    assert frame["author"].tolist() == [UNKNOWN] * 2
+    assert frame["genres"].tolist() == [UNKNOWN] * 2
+    assert frame["media"].tolist() == [UNKNOWN] * 2
+    assert frame["user_id"].tolist() == ["8842", "77aa"]
+
+
+def test_ratings_that_are_truth_values_are_refused(tmp_path: Path) -> None:
+    lines = files()
+    for row in lines["goodreads_interactions_dedup"]:
+        row["rating"] = True
+    with pytest.raises(ValueError, match="line 1, column 'rating': found 'True'"):
+        read(folder(tmp_path / "raw", lines))
+
+
+def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
+    path = folder(tmp_path / "raw", files())
+    with zipfile.ZipFile(tmp_path / "goodreads.zip", "w") as archive:
+        for file in path.iterdir():
+            archive.write(file, file.name)
+    whole = bytearray((tmp_path / "goodreads.zip").read_bytes())
+    whole[whole.index(b"goodreads_books.json.gz") + 60] ^= 1
+    (tmp_path / "goodreads.zip").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"goodreads_books\.json, at or after line 1"):
+        read(tmp_path / "goodreads.zip")
 
 
 def test_a_file_cut_short_is_named(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_rows_become_words(tmp_path: Path) -> None:
     assert frame["rating"].tolist() == [5, 3, 2, 4]
     assert frame["timestamp"].tolist() == [978300760, 978302109, 978301968, 0]
     assert (frame.dtypes.iloc[:8] == "category").all()
-    assert frame["rating"].dtype == np.float32
+    assert frame["rating"].dtype == np.float64
     assert frame["timestamp"].dtype == np.int64
     assert list(frame["movie_id"].cat.categories) == ["10", "20"]  # nobody rated 30
 
@@ -74,6 +74,14 @@ def test_windows_line_ends_change_nothing(tmp_path: Path) -> None:
     path = folder(tmp_path / "raw")
     crlf = {f.stem: f.read_text("latin-1").replace("\n", "\r\n") for f in path.iterdir()}
     assert read(folder(tmp_path / "crlf", **crlf)).frame.equals(read(path).frame)
+
+
+def test_a_file_saved_as_utf8_gives_the_same(tmp_path: Path) -> None:
+    path = folder(tmp_path / "raw")
+    expected = read(path).frame
+    for start in ("", "\ufeff"):
+        (path / "movies.dat").write_text(start + MOVIES, encoding="utf-8")
+        assert read(path).frame.equals(expected)
 
 
 def test_doubts_are_recorded_and_warned_of(tmp_path: Path) -> None:
