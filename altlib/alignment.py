@@ -12,19 +12,20 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, PositiveFloat, PositiveInt
 from pydantic import Field as Limits
+from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from altlib import losses, masking
 from altlib.ctr import IdModel
+from altlib.faults import STRICT
 from altlib.plm import Plm, encode
 from altlib.tabular import Prepared
 from altlib.text import TextBatch
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=STRICT)
 class AlignmentConfig:
     """What is masked, and how it is recovered. The defaults are the preset "corrected".
 

@@ -305,7 +305,8 @@ def test_a_step_that_fails_leaves_nothing_behind(profile: Profile, tmp_path: Pat
         runs.found_or_made(tmp_path / "artefact", broken)
     assert not (tmp_path / "artefact").exists()
     runs.found_or_made(tmp_path / "artefact", lambda folder: (folder / "whole").touch())
-    assert [p.name for p in (tmp_path / "artefact").iterdir()] == ["whole"]
+    assert {p.name for p in (tmp_path / "artefact").iterdir()} == {"whole", "done.json"}
+    assert not list(tmp_path.glob("*unfinished*"))
 
 
 def test_results_hold_what_a_table_needs(profile: Profile) -> None:

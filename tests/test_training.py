@@ -229,7 +229,7 @@ def test_a_checkpoint_is_whole_or_absent(data: Prepared, tmp_path: Path) -> None
     assert checkpoint.load(made, optimiser(made, CONFIG)) is None
     train(data, tmp_path)
     kept = list(tmp_path.glob("step-*"))
-    assert len(kept) == 1
+    assert len(kept) == 2
     assert {p.suffix for p in kept[0].iterdir()} == {".safetensors", ".json"}
 
 

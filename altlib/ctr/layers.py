@@ -7,13 +7,15 @@ wide part of Wide & Deep (arXiv 1606.07792, section 3.1).
 from typing import ClassVar
 
 import torch
-from pydantic import ConfigDict, PositiveInt
 from pydantic import Field as Limits
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from altlib.faults import STRICT
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+
+@dataclass(frozen=True, config=STRICT)
 class CtrConfig:
     """Sizes of an ID-based model; a backbone reads those that it has a use for.
 
