@@ -508,6 +508,9 @@ def weights_checksum(name: str) -> str:
     return key(files)
 
 
+weights_checksum.cache_clear = weights_folder.cache_clear  # type: ignore[attr-defined]
+
+
 def data_key(config: DataConfig) -> str:
     """Of prepared data: they are made in seconds, so a change of the code makes them anew."""
     code = checksum("schema.py", "datasets", "tabular.py")
@@ -994,7 +997,10 @@ def main() -> None:
     except (ValueError, OSError, SafetensorError) as error:
         sys.exit(f"altlib: {error}")
     except KeyboardInterrupt:
-        print("altlib: interrupted; the same command goes on from the last checkpoint.")
+        print(
+            "altlib: interrupted; the same command goes on from the last checkpoint.",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
