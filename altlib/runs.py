@@ -997,10 +997,8 @@ def main() -> None:
     except (ValueError, OSError, SafetensorError) as error:
         sys.exit(f"altlib: {error}")
     except KeyboardInterrupt:
-        print(
-            "altlib: interrupted; the same command goes on from the last checkpoint.",
-            file=sys.stderr,
-        )
+        note = "altlib: interrupted; the same command goes on from the last checkpoint."
+        print(note, file=sys.stderr)
         sys.exit(130)
 
 

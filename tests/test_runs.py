@@ -102,7 +102,7 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
         ({"pretraining": {"rate": float("inf")}}, r"'pretraining.rate' is inf: .*finite"),
         ({"finetuning": {"ctr": {"weight_decay": float("nan")}}}, r"weight_decay' is nan: "),
         ({"ctr": {"backbone": "dcn2"}}, r"no backbone 'dcn2'; did you mean 'dcnv2'\?"),
-        ({"ctr": {"backbone": "autoint", "attention_heads": 3}}, r"AutoInt splits .* heads = 3"),
+        ({"ctr": {"backbone": "autoint", "attention_heads": 3}}, r"AutoInt splits .*_heads = 3"),
         (studies(seeds=[-1]), r"'studies.09_ablations.new.seeds.0' is -1"),
         (studies(settings={"a b": {}, "A&b": {}}), r"setting 'A&b' of 'new' .* files as 'a b'"),
         (studies(settings={"long" * 60: {}}), r"has too long a name"),
@@ -136,12 +136,12 @@ def test_a_study_is_not_called_as_a_part_of_another() -> None:
 def test_every_table_and_figure_of_the_notebooks_is_a_name_that_studies_may_not_have() -> None:
     written = set()
     for path in (runs.PROJECT / "notebooks").glob("*.ipynb"):
-        code = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"]]
-        for cell in code:
-            for call in re.findall(r"(?:tables\.write|figures\.save)\((.*?)\n\)?", cell, re.S):
-                written |= set(re.findall(r'(?:report|folder),\s*"(\w+)"', cell)) if call else set()
-            if "tables.write(table, folder, name)" in cell:
-                written |= set(re.findall(r'"(\w+)": \w+', cell))
+        for cell in json.loads(path.read_text())["cells"]:
+            code = "".join(cell["source"])
+            if "tables.write(" in code or "figures.save(" in code:
+                written |= set(re.findall(r'\b(?:report|folder),\s*"(\w+)"', code))
+            if "tables.write(table, folder, name)" in code:
+                written |= set(re.findall(r'"(\w+)": \w+', code))
     assert {"main", "data", "serving", "cold", "auc"} <= written <= set(runs.REPORT_NAMES)
 
 
