@@ -485,12 +485,6 @@ def raw_checksums(dataset: str) -> dict[str, str]:
     return {} if dataset == "synthetic" else datasets.raw(dataset).sha256
 
 
-@cache
-def weights_folder(name: str) -> Path:
-    """The folder of a PLM, without ":k"; the hub is asked once a process."""
-    return fetch.weights(name)
-
-
 def weights_checksum(name: str) -> str:
     """By which a key tells apart two folders of one name: weights, configuration and tokenizer.
 
@@ -500,7 +494,7 @@ def weights_checksum(name: str) -> str:
     base, _ = plm.split_name(name)
     files = {
         file.name: fetch.sha256(file)
-        for file in weights_folder(base).iterdir()
+        for file in fetch.weights(base).iterdir()
         if file.suffix in (".safetensors", ".bin", ".json", ".txt", ".model")
     }
     if base in fetch.PLMS and files == fetch.PLMS[base].pinned:
@@ -508,7 +502,7 @@ def weights_checksum(name: str) -> str:
     return key(files)
 
 
-weights_checksum.cache_clear = weights_folder.cache_clear  # type: ignore[attr-defined]
+weights_checksum.cache_clear = fetch.sha256.cache_clear  # type: ignore[attr-defined]
 
 
 def data_key(config: DataConfig) -> str:

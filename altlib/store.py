@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -21,7 +22,8 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 DONE = "done.json"
-FULL = 1 << 20  # a disk with fewer bytes left counts as full
+# A full disk in the words of the system, which safetensors passes on, and of numpy.
+FULL = re.compile(r"No space left|[Qq]uota exceeded|File too large|\d+ requested and \d+ written")
 
 Found = TypeVar("Found")
 
@@ -38,6 +40,7 @@ def remembered(function: Callable[[Path], Found]) -> Callable[[Path], Found]:
         state = file.stat()
         return of(file.absolute(), state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
+    now.cache_clear = of.cache_clear  # type: ignore[attr-defined]
     return now
 
 
@@ -128,12 +131,11 @@ def made(folder: Path) -> Iterator[Path]:
         (temporary / DONE).write_text(json.dumps(content, indent=1), encoding="utf-8")
         put(temporary, folder)
     except BaseException as error:
-        full = shutil.disk_usage(folder.parent).free < FULL
         shutil.rmtree(temporary, ignore_errors=True)
-        if full and isinstance(error, Exception):
+        if FULL.search(str(error)):
             raise OSError(
-                f"The disk is full: {folder} could not be written. Free some space and run the "
-                "same again."
+                f"The disk is full: {folder} could not be written ({error}). Free some space and "
+                "run the same again."
             ) from error
         raise
 

@@ -262,7 +262,7 @@ class Checkpoint:
         for folder in found:
             try:
                 return self._read(folder, model, optimizer)
-            except (ValueError, LookupError, RuntimeError, SafetensorError) as error:
+            except (ValueError, LookupError, RuntimeError, OSError, SafetensorError) as error:
                 store.set_aside(folder, " ".join(str(error).split())[:300])
                 model.load_state_dict(begun)
         return None

@@ -6,10 +6,10 @@ import shutil
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from altlib import store
 
@@ -106,16 +106,21 @@ def test_everything_is_on_the_disk_before_it_is_renamed(
     assert steps == [".stamp.json.unfinished", "rename", tmp_path.name]
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError("1200 requested and 0 written"),
+        SafetensorError("Error while serializing: I/O error: No space left on device"),
+    ],
+)
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, error: Exception) -> None:
     with (
         pytest.raises(OSError, match=r"The disk is full: .*folder could not be written"),
         store.made(tmp_path / "folder") as temporary,
     ):
         (temporary / "half").write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
     assert not list(tmp_path.iterdir())
 
 
