@@ -4,15 +4,22 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import Field as Limits
 
 Checked = TypeVar("Checked")
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 """Of every configuration: no unknown entries, and finite numbers."""
+
+Count = Annotated[int, Limits(ge=1, lt=1 << 31)]
+"""Epochs, rows of a batch and the like."""
+
+Size = Annotated[int, Limits(ge=1, le=1 << 14)]
+"""Of a part of a model: what is wider or deeper fits into no memory."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

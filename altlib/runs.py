@@ -1,8 +1,8 @@
 """Configurations, and the steps that are found or made: prepare, pretrain, finetune.
 
-An artefact's key is a hash of the configuration that it depends on and of its data, so a notebook
-and the batch run find each other's work, and a change of a plot trains nothing. A step writes to a
-temporary folder and renames it: an artefact is whole or absent.
+An artefact's key is a hash of the configuration that it depends on and of the files that it reads,
+so a notebook and the batch run find each other's work, and a change of a plot trains nothing. An
+artefact is whole or absent, by `store`: one that is damaged is made anew.
 """
 
 import argparse

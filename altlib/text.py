@@ -36,7 +36,7 @@ class TextConfig:
 
     template: str = "{field} is {value}."
     leave_out: tuple[str, ...] = ()
-    max_length: int = Limits(default=100, ge=3)  # what stands around a sentence takes two
+    max_length: int = Limits(default=100, ge=3, le=1 << 14)  # two stand around a sentence
     pad: Literal["batch", "maximum"] = "batch"
     tokens: Literal["table", "sentence"] = "table"
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass as checked
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from altlib import store
-from altlib.faults import STRICT
+from altlib.faults import STRICT, Count
 from altlib.finetune import prediction
 from altlib.tabular import Prepared
 from altlib.text import SentenceTokens, TextBatch, TokenTable, buckets
@@ -58,17 +58,17 @@ class TrainingConfig:
         seed: of weights, order, masks and dropout.
     """
 
-    epochs: PositiveInt
-    batch: PositiveInt
+    epochs: Count
+    batch: Count
     rate: NonNegativeFloat
     plm_rate: NonNegativeFloat = 5e-5
     weight_decay: NonNegativeFloat = 0.0
     embedding_l2: NonNegativeFloat = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
-    patience: PositiveInt | None = None
-    evaluations: PositiveInt = 1
+    patience: Count | None = None
+    evaluations: Count = 1
     select_on: Literal["validation", "test"] = "validation"
-    accumulation: PositiveInt = 1
+    accumulation: Count = 1
     precision: Literal["auto", "no", "bf16"] = "auto"
     compile: bool = False
     seed: NonNegativeInt = 0
