@@ -13,19 +13,20 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, PositiveFloat, PositiveInt
 from pydantic import Field as Limits
+from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor, nn
 
 from altlib import losses, masking
 from altlib.ctr import IdModel
+from altlib.faults import STRICT, Size
 from altlib.plm import Plm, encode
 from altlib.tabular import Prepared
 from altlib.text import TextBatch
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid"))
+@checked(frozen=True, config=STRICT)
 class AlignmentConfig:
     """What is masked, and how it is recovered. The defaults are the preset "corrected".
 
@@ -79,14 +80,14 @@ class AlignmentConfig:
     temperature: PositiveFloat = 0.07
     mtm_loss: Literal["nce", "sampled", "full"] = "nce"
     noise: Literal["field", "all"] = "field"
-    negatives: PositiveInt = 25
+    negatives: Size = 25
     mlm_head: Literal["plm", "new"] = "plm"
     mlm_vocabulary: Literal["data", "all"] = "data"
     mlm_ids: bool = True
     mlm_positions: Literal["masked", "all"] = "masked"
     plm_passes: Literal[1, 2, 3] = 2
-    projection: PositiveInt = 128
-    mtm_size: PositiveInt = 32
+    projection: Size = 128
+    mtm_size: Size = 32
     head_dropout: float = Limits(default=0.2, ge=0, lt=1)
 
     def __post_init__(self) -> None:

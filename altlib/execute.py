@@ -9,7 +9,6 @@ in a cell, killed kernels, and no limit on time. Run it from the project's root:
 import argparse
 import ast
 import difflib
-import json
 import logging
 import math
 import os
@@ -28,6 +27,8 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+
+from altlib import store
 
 # Runs in the kernel before the first cell: `tqdm.auto` draws text bars, and seldom, instead of live
 # widgets, which an executed notebook cannot show. Leaves no name behind in the notebook.
@@ -136,7 +137,7 @@ def execute(
             kept = f" What ran is in {failed}."
         raise RuntimeError(f"{notebook}: {_explain(error, partial, timeout)}.{kept}") from error
     else:
-        partial.replace(out)
+        store.put(partial, out)
     finally:
         if partial.exists():
             partial.replace(failed)
@@ -305,9 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         if options.stamp is None:
             return 1
-        options.stamp.parent.mkdir(parents=True, exist_ok=True)
         content = {"notebook": options.notebook.stem, "failed": str(error)}
-        options.stamp.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        store.write_json(options.stamp, content)
     return 0
 
 

@@ -23,7 +23,7 @@ from scipy.stats import bootstrap
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from altlib import plm, runs
+from altlib import plm, runs, store
 from altlib.alignment import Alignment
 from altlib.runs import Finetuning, Pretraining
 from altlib.tabular import RESERVED, Prepared
@@ -430,7 +430,8 @@ def reader(
         runs.finetune(both)
         model = runs.load_alignment(aligned).eval()
         key = runs.finetuning_key(both)
-        weights = load_file(runs.home() / "artifacts" / "finetuning" / key / "model.safetensors")
+        folder = runs.home() / "artifacts" / "finetuning" / key
+        weights = load_file(store.checked(folder / "model.safetensors"))
         for prefix, part in (("ctr.ctr.", model.ctr), ("lang.encoder.", model.encoder)):
             of = {n[len(prefix) :]: w for n, w in weights.items() if n.startswith(prefix)}
             part.load_state_dict(of)

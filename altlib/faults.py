@@ -1,12 +1,25 @@
 """Faults of names and configuration files, as sentences."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import Field as Limits
+
+Checked = TypeVar("Checked")
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""Of every configuration: no unknown entries, and finite numbers."""
+
+Count = Annotated[int, Limits(ge=1, lt=1 << 31)]
+"""Epochs, rows of a batch and the like."""
+
+Size = Annotated[int, Limits(ge=1, le=1 << 14)]
+"""Of a part of a model: what is wider or deeper fits into no memory."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -62,6 +75,28 @@ def entries(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no entries of the form 'name: value'.")
     return content
+
+
+def checked(content: dict[str, Any], file: str, root: type[Checked]) -> Checked:
+    """The dataclass `root` made of a file's entries; a ValueError names the first fault."""
+    try:
+        made = TypeAdapter(root).validate_python(content)
+    except ValidationError as error:
+        raise ValueError(explain(error, file, root)) from None
+    for place in flags_as_numbers(content, asdict(made)):  # type: ignore[call-overload]
+        raise ValueError(f"{file}: '{place}' is true or false; it must be a number.")
+    return made
+
+
+def flags_as_numbers(given: Any, made: Any, place: str = "") -> Iterator[str]:
+    """Places of `given` where true or false stands of which pydantic has made a number."""
+    if isinstance(given, bool):
+        if not isinstance(made, bool):
+            yield place
+    elif isinstance(given, dict | list | tuple):
+        pairs = given.items() if isinstance(given, dict) else enumerate(given)
+        for part, value in pairs:
+            yield from flags_as_numbers(value, made[part], f"{place}.{part}".lstrip("."))
 
 
 def explain(error: ValidationError, file: str, root: Any) -> str:

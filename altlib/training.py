@@ -21,19 +21,22 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
-from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass as checked
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from altlib import store
 from altlib.alignment import Masks
+from altlib.faults import STRICT, Count
 from altlib.finetune import prediction
 from altlib.tabular import Prepared
 from altlib.text import SentenceTokens, TextBatch, TokenTable, buckets
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid"))
+@checked(frozen=True, config=STRICT)
 class TrainingConfig:
     """How a model is trained.
 
@@ -56,17 +59,17 @@ class TrainingConfig:
         seed: of weights, order, masks and dropout.
     """
 
-    epochs: PositiveInt
-    batch: PositiveInt
+    epochs: Count
+    batch: Count
     rate: NonNegativeFloat
     plm_rate: NonNegativeFloat = 5e-5
     weight_decay: NonNegativeFloat = 0.0
     embedding_l2: NonNegativeFloat = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
-    patience: PositiveInt | None = None
-    evaluations: PositiveInt = 1
+    patience: Count | None = None
+    evaluations: Count = 1
     select_on: Literal["validation", "test"] = "validation"
-    accumulation: PositiveInt = 1
+    accumulation: Count = 1
     precision: Literal["auto", "no", "bf16"] = "auto"
     compile: bool = False
     seed: NonNegativeInt = 0
@@ -159,7 +162,10 @@ def seed_step(*numbers: int) -> None:
 
 def processes() -> PartialState:
     """This process among those of torchrun or `accelerate launch`; alone without them."""
-    # Without being told, Accelerate takes several processes on CPUs for as many single ones.
+    # Accelerate heeds these more than what it is told, and no key of an artefact holds them.
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]
+    # Without being told, it takes several processes on CPUs for as many single ones.
     return PartialState(cpu=not torch.cuda.is_available())
 
 
@@ -172,6 +178,7 @@ def accelerator(config: TrainingConfig) -> Accelerator:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() else "no"
+    processes()  # leaves Accelerate nothing to read from the environment
     AcceleratorState._reset_state()
     # Pretraining leaves the CTR logit unused, finetuning whatever only aligns.
     return Accelerator(
@@ -249,59 +256,76 @@ def optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
 
 
 class Checkpoint:
-    """The state of a run on disk, whole or absent: tensors as safetensors, the rest as JSON."""
+    """The last two states of a run and its best weights on disk, each whole or absent.
+
+    Tensors lie there as safetensors, the rest as JSON.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.best = folder / "best"
         folder.mkdir(parents=True, exist_ok=True)
-
-    def latest(self) -> Path | None:
-        """The newest complete checkpoint."""
-        return max(self.folder.glob("step-*"), default=None)
 
     def save(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
     ) -> None:
-        """Writes a checkpoint and then removes the older ones."""
+        """Writes a checkpoint and then removes all but the one before."""
         target = self.folder / f"step-{state['epoch']:05d}-{state['step']:07d}"
-        temporary = self.folder / f"unfinished-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        save_model(model, str(temporary / "model.safetensors"))
-        moments = {
-            f"{index}.{name}": value
-            for index, entry in optimizer.state_dict()["state"].items()
-            for name, value in entry.items()
-        }
-        save_file(moments, temporary / "optimizer.safetensors")
-        (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-        for old in self.folder.glob("step-*"):
-            if old != target:
-                shutil.rmtree(old)
+        with store.made(target) as temporary:
+            save_model(model, str(temporary / "model.safetensors"))
+            moments = {
+                f"{index}.{name}": value
+                for index, entry in optimizer.state_dict()["state"].items()
+                for name, value in entry.items()
+            }
+            save_file(moments, temporary / "optimizer.safetensors")
+            (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        for old in sorted(self.folder.glob("step-*"))[:-2]:
+            shutil.rmtree(old)
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-        """Puts the newest checkpoint's state into model and optimizer and returns the rest."""
-        latest = self.latest()
-        if latest is None:
-            return None
-        load_model(model, str(latest / "model.safetensors"))
+        """Puts the newest checkpoint's state into model and optimizer and returns the rest.
+
+        One that is damaged or does not fit is set aside with a warning, and the one before is
+        taken; without any the model is as it was.
+        """
+        found = sorted(self.folder.glob("step-*"), reverse=True)
+        begun = {n: t.clone() for n, t in model.state_dict().items()} if found else {}
+        for folder in found:
+            try:
+                return self._read(folder, model, optimizer)
+            except (ValueError, LookupError, RuntimeError, OSError, SafetensorError) as error:
+                store.set_aside(folder, " ".join(str(error).split())[:300])
+                model.load_state_dict(begun)
+        return None
+
+    def _read(
+        self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        state = store.read_json(folder / "state.json")
+        if why := store.fault(folder) or (state["best"] is not None and store.fault(self.best)):
+            raise ValueError(why)
         entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in load_file(latest / "optimizer.safetensors").items():
+        for name, value in load_file(folder / "optimizer.safetensors").items():
             index, key = name.split(".")
             entries.setdefault(int(index), {})[key] = value
+        load_model(model, str(folder / "model.safetensors"))
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        return json.loads((latest / "state.json").read_text(encoding="utf-8"))
+        return state
 
     def keep_best(self, model: nn.Module) -> None:
         """Writes the model as the best one so far."""
-        save_model(model, str(self.folder / "unfinished.safetensors"))
-        (self.folder / "unfinished.safetensors").replace(self.folder / "best.safetensors")
+        with store.made(self.best) as temporary:
+            save_model(model, str(temporary / "model.safetensors"))
 
     def load_best(self, model: nn.Module) -> None:
-        load_model(model, str(self.folder / "best.safetensors"))
+        """Puts the best weights into the model.
+
+        Raises:
+            ValueError: they are damaged; the next run begins from the start.
+        """
+        load_model(model, str(store.checked(self.best / "model.safetensors")))
 
 
 def fit(

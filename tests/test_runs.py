@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +91,24 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
         ),
         ({"finetuning": {"lang": {"select_on": "test"}}}, r"mixes early stopping on test and val"),
         ({"seeds": {"p5": [0]}}, r"seeds names the variant 'p5'"),
+        ({"seeds": {"raw": [-1]}}, r"'seeds.raw.0' is -1: .*greater than or equal to 0"),
+        ({"seeds": {"raw": []}}, r"seeds.raw is empty"),
+        ({"seeds": {"raw": [True]}}, r"'seeds.raw.0' is true or false; it must be a number"),
+        ({"finetuning": {"ctr": {"epochs": True}}}, r"'finetuning.ctr.epochs' is true or false"),
+        ({"ctr": {"hidden": [16, True]}}, r"'ctr.hidden.1' is true or false"),
+        ({"text": {"max_length": -5}}, r"'text.max_length' is -5: .*greater"),
+        ({"plm": {"dropout": 1.5}}, r"'plm.dropout' is 1.5: .*less than 1"),
+        ({"plm": {"name": ""}}, r"'plm.name' is '': .*at least 1 character"),
+        ({"pretraining": {"rate": float("inf")}}, r"'pretraining.rate' is inf: .*finite"),
+        ({"finetuning": {"ctr": {"weight_decay": float("nan")}}}, r"weight_decay' is nan: "),
+        ({"ctr": {"embedding": 10**12}}, r"'ctr.embedding' is 1000000000000: .*less"),
+        ({"alignment": {"negatives": 10**9}}, r"'alignment.negatives' is 1000000000: .*less"),
+        ({"finetuning": {"ctr": {"accumulation": 10**30}}}, r"accumulation' is 10+: .*less"),
+        ({"ctr": {"backbone": "dcn2"}}, r"no backbone 'dcn2'; did you mean 'dcnv2'\?"),
+        ({"ctr": {"backbone": "autoint", "attention_heads": 3}}, r"AutoInt splits .*_heads = 3"),
+        (studies(seeds=[-1]), r"'studies.09_ablations.new.seeds.0' is -1"),
+        (studies(settings={"a b": {}, "A&b": {}}), r"setting 'A&b' of 'new' .* files as 'a b'"),
+        (studies(settings={"long" * 60: {}}), r"has too long a name"),
         (studies(settings={"x": {"data": {}}}), r"setting 'x' of a study changes the data"),
         (
             studies(settings={"x": {"pretraining": {"seed": 1}}}),
@@ -100,6 +120,46 @@ def test_a_fault_in_a_profile_is_one_clear_sentence(changes: dict[str, Any], mes
     with pytest.raises(ValueError, match=message) as error:
         load_profile(TINY, changes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [*runs.REPORT_NAMES, "Main", "a/b", "../data", ".", "", "a b"])
+def test_a_study_has_a_name_of_its_own(name: str) -> None:
+    study = {"settings": {"one": {}}, "seeds": [0], "variants": ["raw"]}
+    with pytest.raises(ValueError, match=f"The study '{name}' has a name that"):
+        load_profile(TINY, {"studies": {"09_ablations": {name: study}}})
+
+
+def test_a_study_is_not_called_as_a_part_of_another() -> None:
+    study = {"settings": {"one": {}}, "seeds": [0], "variants": ["raw"]}
+    for names in (("sizes", "sizes_cost"), ("sizes_cost", "sizes"), ("sizes", "Sizes")):
+        with pytest.raises(ValueError, match="has a name that is taken"):
+            load_profile(TINY, {"studies": {"09_ablations": dict.fromkeys(names, study)}})
+
+
+def test_every_table_and_figure_of_the_notebooks_is_a_name_that_studies_may_not_have() -> None:
+    written = set()
+    for path in (runs.PROJECT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text())["cells"]:
+            code = "".join(cell["source"])
+            if "tables.write(" in code or "figures.save(" in code:
+                written |= set(re.findall(r'\b(?:report|folder),\s*"(\w+)"', code))
+            if "tables.write(table, folder, name)" in code:
+                written |= set(re.findall(r'"(\w+)": \w+', code))
+    assert {"main", "data", "serving", "cold", "auc"} <= written <= set(runs.REPORT_NAMES)
+
+
+@pytest.mark.parametrize("name", ["../../victim", "/tmp/victim", "other", "7"])
+def test_a_profile_is_called_as_its_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"name: {name}\n{Path(TINY).read_text()}")
+    with pytest.raises(ValueError, match=r"'name' is .*; a profile is called as its file, 'mine'"):
+        load_profile(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("file", ["...yaml", "benchmarks.yaml"])
+def test_the_reports_of_a_profile_have_a_folder_of_their_own(file: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(Path(TINY).read_text())
+    with pytest.raises(ValueError, match="its folder under reports/"):
+        load_profile(str(tmp_path / file))
 
 
 def test_a_study_has_one_rule_of_early_stopping(tmp_path: Path) -> None:
@@ -185,6 +245,40 @@ def test_keys_follow_what_a_step_depends_on_and_nothing_else(tiny_plm: str) -> N
     assert changed({"text": {"max_length": 30}}) == aligned | read_alone | {"plain_both"}
     assert changed({"data": {"min_count": 5}}) == {*runs.VARIANTS, "pretraining"}
     assert changed({"name": "other", "seeds": {"raw": [3]}}) == set()
+
+
+def test_a_key_holds_every_file_of_a_plm(tiny_plm: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(tiny_plm, folder)
+    run = load_profile(TINY, {"plm": {"name": str(folder)}}).run("plain_lang", 0)
+    text = runs.TextConfig()
+
+    def keys() -> tuple[str, str]:
+        assert run.plm
+        return runs.finetuning_key(run), runs.text_key(run.data, text, run.plm)
+
+    seen = [keys()]
+    for name in ("tokenizer.json", "config.json", "tokenizer_config.json", "added_tokens.json"):
+        with (folder / name).open("a") as file:
+            file.write(" ")
+        seen.append(keys())
+    (folder / "README.md").write_text("It changes nothing.")
+    assert len(set(seen)) == 5 and keys() == seen[-1]
+
+
+def test_the_pin_of_the_weights_stands_for_all_files_of_a_pinned_plm(
+    tiny_plm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "pinned"
+    shutil.copytree(tiny_plm, folder)
+    files = "\n".join(f"{fetch.sha256(file)}  {file.name}" for file in folder.iterdir())
+    entry = fetch.Entry(files=files, size="", note="", user=("pinned",))
+    monkeypatch.setitem(fetch.PLMS, "pinned", entry)
+    monkeypatch.setenv("ALTLIB_PLM", str(tmp_path))
+    weights = fetch.sha256(folder / "model.safetensors")
+    assert runs.weights_checksum("pinned") == runs.weights_checksum("pinned:1") == weights
+    (folder / "added_tokens.json").write_text("{}")
+    assert runs.weights_checksum("pinned") != weights
 
 
 def test_steps_are_made_once_and_found_again(
@@ -305,7 +399,69 @@ def test_a_step_that_fails_leaves_nothing_behind(profile: Profile, tmp_path: Pat
         runs.found_or_made(tmp_path / "artefact", broken)
     assert not (tmp_path / "artefact").exists()
     runs.found_or_made(tmp_path / "artefact", lambda folder: (folder / "whole").touch())
-    assert [p.name for p in (tmp_path / "artefact").iterdir()] == ["whole"]
+    assert {p.name for p in (tmp_path / "artefact").iterdir()} == {"whole", "done.json"}
+    assert not list(tmp_path.glob("*unfinished*"))
+
+
+def test_a_damaged_artefact_is_named_set_aside_and_made_anew() -> None:
+    config = load_profile(TINY).data
+    before = runs.prepare(config)
+    folder = runs.home() / "artifacts" / "data" / runs.data_key(config)
+    labels = bytearray((folder / "labels.npy").read_bytes())
+    labels[-1] ^= 1
+    for file, content in (
+        ("labels.npy", bytes(labels)),
+        ("split.npy", b""),
+        ("prepared.json", b""),
+        ("done.json", b""),
+    ):
+        (folder / file).unlink()  # what is mapped stays as it was
+        (folder / file).write_bytes(content)
+        with pytest.warns(UserWarning, match=rf"{folder.name} is damaged \({file} .*set aside as"):
+            after = runs.prepare(config)
+        assert np.array_equal(before.labels, after.labels) and before.values == after.values
+        assert (folder.with_name(f".{folder.name}.damaged") / file).read_bytes() == content
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with pytest.warns(UserWarning, match=r"is damaged \(it is empty\)"):
+        runs.prepare(config)
+
+
+def test_another_digit_in_a_result_is_seen(profile: Profile) -> None:
+    run = profile.run("raw", 0)
+    result = runs.finetune(run)
+    file = runs.home() / "artifacts" / "finetuning" / runs.finetuning_key(run) / "results.json"
+    text = file.read_text()
+    file.write_text(text.replace(f'"auc": {result["auc"]}', '"auc": 0.9', 1))
+    assert tables.stored([run])[0] == []
+    assert "is damaged (results.json" in tables.stored([run])[1][0]
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert runs.finetune(run)["auc"] == result["auc"]
+
+
+def test_what_is_finished_is_found_where_nothing_can_be_written(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = runs.finetune(profile.run("raw", 0))
+
+    def never(*_: Any, **__: Any) -> None:
+        raise PermissionError("read-only")
+
+    for name in ("mkdir", "unlink", "rename", "replace", "write_text"):
+        monkeypatch.setattr(Path, name, never)
+    monkeypatch.setattr(runs.store, "locked", never)
+    assert runs.finetune(profile.run("raw", 0)) == result
+
+
+def test_data_that_change_while_python_runs_are_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "file: clicks.csv\nfields: {user: {side: user}, item: {side: item}}\nrating: click\n"
+    )
+    for rows in (300, 100):
+        lines = [f"u{i % 20},i{i % 15},{i * i // 3 % 2}\n" for i in range(rows)]
+        (tmp_path / "clicks.csv").write_text("".join(["user,item,click\n", *lines]))
+        data = runs.prepare(runs.DataConfig(str(tmp_path / "mine.yaml"), split="random"))
+        assert data.provenance["rows"] == rows
 
 
 def test_results_hold_what_a_table_needs(profile: Profile) -> None:
@@ -432,6 +588,39 @@ def test_the_command_line_says_what_is_wrong(
     done = command(*words, home=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seconds", ["abc", "-1", "nan"])
+def test_the_time_between_checkpoints_is_a_number(
+    seconds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALTLIB_CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr(sys, "argv", ["runs", TINY])
+    with pytest.raises(SystemExit, match=f"ALTLIB_CHECKPOINT_SECONDS is '{seconds}'; it must be"):
+        runs.main()
+
+
+def test_a_seed_below_0_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["runs", TINY, "raw", "--seed", "-1"])
+    with pytest.raises(SystemExit):
+        runs.main()
+    assert "--seed is -1; it must be 0 or more" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_command_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "load_profile", interrupted)
+    monkeypatch.setattr(sys, "argv", ["runs", TINY])
+    with pytest.raises(SystemExit) as ended:
+        runs.main()
+    assert ended.value.code == 130
+    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
 
 
 def planted(tiny_plm: str, options: dict[str, Any], **changes: Any) -> Profile:

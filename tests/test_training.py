@@ -229,8 +229,79 @@ def test_a_checkpoint_is_whole_or_absent(data: Prepared, tmp_path: Path) -> None
     assert checkpoint.load(made, optimiser(made, CONFIG)) is None
     train(data, tmp_path)
     kept = list(tmp_path.glob("step-*"))
-    assert len(kept) == 1
+    assert len(kept) == 2
     assert {p.suffix for p in kept[0].iterdir()} == {".safetensors", ".json"}
+
+
+def newest(folder: Path) -> Path:
+    return max(folder.glob("step-*"))
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+DAMAGES = {
+    "model": lambda f: cut(newest(f) / "model.safetensors"),
+    "optimizer": lambda f: cut(newest(f) / "optimizer.safetensors"),
+    "state": lambda f: (newest(f) / "state.json").write_text(
+        (newest(f) / "state.json").read_text().replace('"step": ', '"step": 1')
+    ),
+    "empty": lambda f: [p.unlink() for p in newest(f).iterdir()],
+    "all": lambda f: [cut(p) for p in f.glob("step-*/*.safetensors")],
+    "best": lambda f: cut(f / "best" / "model.safetensors"),
+    "no best": lambda f: shutil.rmtree(f / "best"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_the_end_is_the_same(
+    data: Prepared, tmp_path: Path, damage: str
+) -> None:
+    config = replace(CONFIG, patience=3)
+    aucs = [0.7, 0.6, 0.65]
+    calls: list[int] = []
+
+    def evaluate(m: nn.Module) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return {"auc": 0.7}
+
+    whole, history = train(data, tmp_path / "whole", config, aucs)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "cut", config, evaluate=evaluate)
+    DAMAGES[damage](tmp_path / "cut")
+    again = damage in ("all", "best", "no best")  # from the start
+    with pytest.warns(UserWarning, match=r"step-\d+-\d+ is damaged \(.*set aside"):
+        made, found = train(data, tmp_path / "cut", config, aucs if again else aucs[1:])
+    assert all(map(torch.equal, made.state_dict().values(), whole.state_dict().values()))
+    assert [e["train"] for e in found["epochs"]] == [e["train"] for e in history["epochs"]]
+
+
+def test_a_checkpoint_of_another_model_is_set_aside(data: Prepared, tmp_path: Path) -> None:
+    train(data, tmp_path)
+    torch.manual_seed(0)
+    other = CtrModel(ctr.build(ctr.CtrConfig(embedding=4, hidden=(8,)), data.features, 6))
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.warns(UserWarning, match="size mismatch"):
+        assert Checkpoint(tmp_path).load(other, optimiser(other, CONFIG)) is None
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_accelerate_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "GRADIENT_ACCUMULATION_STEPS": "16",
+        "DYNAMO_BACKEND": "INDUCTOR",
+        "MIXED_PRECISION": "bf16",
+        "USE_FSDP": "true",
+        "USE_DEEPSPEED": "true",
+    }.items():
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    run = accelerator(replace(CONFIG, precision="no"))
+    assert run.gradient_accumulation_steps == 1 and run.mixed_precision == "no"
+    assert run.state.dynamo_plugin.backend == "NO"
+    assert run.distributed_type == "NO"
 
 
 RUN = [sys.executable, "-m", "altlib.runs"]

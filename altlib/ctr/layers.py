@@ -7,13 +7,14 @@ wide part of Wide & Deep (arXiv 1606.07792, section 3.1).
 from typing import ClassVar
 
 import torch
-from pydantic import ConfigDict, PositiveInt
 from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from altlib.faults import STRICT, Size
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+
+@dataclass(frozen=True, config=STRICT)
 class CtrConfig:
     """Sizes of an ID-based model; a backbone reads those that it has a use for.
 
@@ -33,17 +34,17 @@ class CtrConfig:
     """
 
     backbone: str = "dcnv2"
-    embedding: PositiveInt = 32
-    hidden: tuple[PositiveInt, ...] = Limits(default=(300, 300, 128), min_length=1)
+    embedding: Size = 32
+    hidden: tuple[Size, ...] = Limits(default=(300, 300, 128), min_length=1)
     dropout: float = Limits(default=0.0, ge=0, lt=1)
-    cross_layers: PositiveInt = 2
-    low_rank: PositiveInt = 32
-    experts: PositiveInt = 4
-    attention_layers: PositiveInt = 3
-    attention_heads: PositiveInt = 2
-    cin: tuple[PositiveInt, ...] = Limits(default=(128, 128), min_length=1)
-    logarithmic_neurons: PositiveInt = 64
-    fusion_heads: PositiveInt = 2
+    cross_layers: Size = 2
+    low_rank: Size = 32
+    experts: Size = 4
+    attention_layers: Size = 3
+    attention_heads: Size = 2
+    cin: tuple[Size, ...] = Limits(default=(128, 128), min_length=1)
+    logarithmic_neurons: Size = 64
+    fusion_heads: Size = 2
 
 
 class Embedding(nn.Embedding):
