@@ -198,6 +198,8 @@ def encode_first(encoder: nn.Module, tokens: torch.Tensor, attention: torch.Tens
         return encode(encoder, tokens, attention)[:, 0]
     body: Any = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
     last = body.layer[-1]
+    if last._compiled_call_impl is not None:  # a graph that all layers share knows no hook
+        return encode(encoder, tokens, attention)[:, 0]
     # DistilBERT's attention does not yet hold the residual that others add inside.
     attended = getattr(last, "sa_layer_norm", last.attention)
     with attended.register_forward_hook(_first_token):

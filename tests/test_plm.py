@@ -207,6 +207,17 @@ def test_a_compiled_encoder_gives_the_same_state_of_cls(tmp_path: Path) -> None:
     torch.testing.assert_close(plm.encode_first(part.encoder, TOKENS, ATTENTION), expected)
 
 
+def test_compiled_layers_know_nothing_of_cls_alone(tmp_path: Path) -> None:
+    make_checkpoint("Bert", tmp_path)
+    part = plm.load(f"{tmp_path}:1", dropout=0.0)
+    expected = states(part)
+    (layer,) = part.encoder.encoder.layer
+    layer.compile(backend="eager")  # the first call makes the graph
+    first = plm.encode_first(part.encoder, TOKENS, ATTENTION)
+    torch.testing.assert_close(first, expected[:, 0])
+    torch.testing.assert_close(states(part), expected)
+
+
 def test_depth_keeps_the_first_layers(folder: Path) -> None:
     whole, part = plm.load(str(folder)), plm.load(f"{folder}:2")
     with torch.no_grad():
