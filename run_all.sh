@@ -127,8 +127,10 @@ fi
 python -m altlib.plan "$what" --check || exit 1
 cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
 echo "Running the profile '$what' on $cores cores ..."
+# In the background, where Ctrl-C does not reach it: it ends when this process has ended.
 ALTLIB_PROFILE=$what ALTLIB_PARENT=$$ \
-  python -m snakemake "$@" --cores "$cores" --nolock --rerun-incomplete --quiet host reason rules ||
+  python -m snakemake "$@" --cores "$cores" --nolock --rerun-incomplete --quiet host reason rules &
+wait $! ||
   die "the profile '$what' did not finish (see above); run the same command again to go on where it stopped"
 [ -z "$dry" ] || exec python -m altlib.plan "$what"
 reports=reports/$what

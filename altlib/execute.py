@@ -364,7 +364,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, lambda *_: _leave(130, "stopped by Ctrl-C"))
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background
+        signal.signal(signal.SIGINT, lambda *_: _leave(130, "stopped by Ctrl-C"))
     signal.signal(signal.SIGTERM, lambda *_: _leave(143, "stopped by a signal"))
     # A kernel that was killed leaves threads behind that would delay a plain exit.
     code = main()
