@@ -5,14 +5,36 @@ is the log, so that a failed one stays to be read. One that fails does not stop 
 where nothing can go on: its stamp says why, and the report names it. A rule lists the modules whose
 change can change what its notebook shows. Training is found again under artifacts/ whatever reruns
 here: only a change of configuration or data trains anew.
+
+The environment names the profile, ALTLIB_PROFILE, since Snakemake reads `--config profile=007` as a
+number.
 """
 
+import os
+import re
+import shlex
 import sys
 from pathlib import Path
 
-import yaml
+from altlib import faults
+from altlib.execute import end_with
 
-PROFILE = config.get("profile", "quick")
+if config:
+    raise WorkflowError(
+        f"--config {' '.join(config)}: there is nothing to configure so; name the profile in the "
+        "environment: ALTLIB_PROFILE=quick."
+    )
+if parent := os.environ.pop("ALTLIB_PARENT", None):
+    end_with(int(parent))
+
+PROFILE = os.environ.get("ALTLIB_PROFILE", "quick")
+if re.search(r"^-|[{}/\n]", PROFILE):  # Snakemake takes braces for wildcards
+    raise WorkflowError(
+        f"The name of the profile {PROFILE!r} begins with - or holds one of {{ }} / or a line's "
+        "end; rename its file."
+    )
+if not Path(f"config/{PROFILE}.yaml").is_file():
+    raise WorkflowError(f"There is no profile config/{PROFILE}.yaml.")
 STAMP = f"artifacts/stamps/{PROFILE}/{{notebook}}.json"
 
 SHOW = ["altlib/tables.py", "altlib/figures.py", "altlib/runs.py"]
@@ -25,7 +47,7 @@ ALIGN = [*TEXT, *MODELS, "altlib/losses.py", "altlib/alignment.py", "altlib/trai
 TUNE = [*TEXT, *MODELS, "altlib/finetune.py", "altlib/metrics.py", "altlib/training.py"]
 
 # Notebooks 07 to 11 run where the profile has studies for them, 12 and 13 where it aligns.
-CONTENT = yaml.safe_load(Path(f"config/{PROFILE}.yaml").read_text())
+CONTENT = faults.entries(Path(f"config/{PROFILE}.yaml"))
 STUDIES = list(CONTENT.get("studies") or {})
 SHOWN = {
     "12_alignment": (
@@ -66,9 +88,12 @@ rule all:
 
 
 for position, (name, (before, modules)) in enumerate(NOTEBOOKS.items()):
-    more = "" if name in NEEDED else f"--stamp {STAMP.format(notebook=name)}"
+    stamp, executed = STAMP.format(notebook=name), f"reports/{PROFILE}/notebooks/{name}.ipynb"
+    words = [f"notebooks/{name}.ipynb", "--out", executed, "-p", "profile", PROFILE]
+    if name not in NEEDED:
+        words += ["--stamp", stamp]
     if name == "12_alignment":
-        more += " -p live False"
+        words += ["-p", "live", "False"]
 
     rule:
         name:
@@ -79,13 +104,14 @@ for position, (name, (before, modules)) in enumerate(NOTEBOOKS.items()):
             before=expand(STAMP, notebook=before),
             modules=modules,
         params:
-            more=more,  # the command itself is put together when the loop is over
+            words=shlex.join([sys.executable, "-m", "altlib.execute", *words]),
         output:
-            STAMP.format(notebook=name),
+            stamp,
         log:
-            f"reports/{PROFILE}/notebooks/{name}.ipynb",
+            executed,
         # A notebook uses all cores: two trainings at once would only slow each other.
         threads: workflow.cores
         priority: len(NOTEBOOKS) - position
+        # The shell's parent is Snakemake, and by `exec` it becomes that of the notebook's runner.
         shell:
-            f'"{sys.executable}" -m altlib.execute {{input.notebook}} --out {{log}} -p profile {PROFILE} {{params.more}}'
+            "exec {params.words} --parent $PPID"

@@ -2,6 +2,7 @@
 # Makes the environment if there is none, then runs a profile or the tests.
 #   ./run_all.sh [PROFILE] [arguments for snakemake, e.g. --dry-run]   PROFILE: a file of config/, default quick
 #   ./run_all.sh test [arguments for pytest]
+# Ctrl-C and kill end everything that it has started; the same command goes on where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")"
 unset PYTHONPATH PYTHONHOME
@@ -12,7 +13,9 @@ die() {
   exit 1
 }
 
-profiles=$(for file in config/*.yaml; do [ -f "$file" ] && basename "$file" .yaml; done | tr '\n' ' ') || true
+trap 'echo "run_all.sh: stopped by Ctrl-C; run the same command again to go on where it stopped" >&2; exit 130' INT
+
+profiles=$(for file in config/*.yaml; do printf "'%s' " "$(basename "$file" .yaml)"; done)
 what=quick
 case ${1:-} in
   -h | --help)
@@ -29,6 +32,19 @@ esac
 if [ "$what" != test ] && [ ! -f "config/$what.yaml" ]; then
   die "there is no profile '$what'; choose one of: ${profiles}test"
 fi
+
+# Holds a lock on descriptor 9. It ends with this process and the children that this one waits for;
+# Snakemake's own would outlive a power cut.
+lock() { # lock FILE PYTHON WHAT
+  local fault
+  fault=$({ mkdir -p artifacts && echo >"artifacts/$1"; } 2>&1) || die "this folder cannot be written to: ${fault##*: }"
+  exec 9>>"artifacts/$1"
+  fault=$("$2" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>&1) && return
+  case $fault in
+    *BlockingIOError*) die "another ./run_all.sh $3 in this folder; wait until it ends, or stop it" ;;
+    *) die "artifacts/ cannot be locked: ${fault##*: }" ;;
+  esac
+}
 
 # --- the environment ---------------------------------------------------------------------------
 
@@ -57,11 +73,12 @@ python=$environment/bin/python
 stamp=$environment/altlib-installed
 wanted=$(echo "$PWD" && cat requirements.lock)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! new_enough "$python"; then
-  echo "Setting up the environment in $environment (once; 2 to 5 minutes) ..."
+  base=$(find_python) || exit 1
+  lock .setup "$base" "sets up the environment"
+  echo "Setting up the environment in $environment (once; 2 to 7 minutes) ..."
   rm -f "$stamp"
   if ! new_enough "$python" || ! "$python" -m pip --version >/dev/null 2>&1; then
     [ "$environment" = "$PWD/.venv" ] || die "the conda environment $environment lacks Python 3.11 or pip; make it from environment.yml"
-    base=$(find_python)
     "$base" -m venv --clear .venv ||
       die "'$base -m venv' failed; install Python's venv and ensurepip (on Debian and Ubuntu: python3-venv)"
   fi
@@ -71,6 +88,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || ! new_enough "$python"; the
   "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps -e . ||
     die "altlib itself could not be installed (see above); run the same command again to go on"
   echo "$wanted" >"$stamp"
+  exec 9>&-
   echo "The environment is ready."
 fi
 
@@ -83,7 +101,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION=1    # kernels print a debugger warning wi
 
 check() {
   echo "== $*"
-  "$@" || die "'$*' found something to mend (see above)"
+  "$@" || die "'$*' failed (see above)"
 }
 
 if [ "$what" = test ]; then
@@ -99,21 +117,20 @@ fi
 
 case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) dry=yes ;; *) dry= ;; esac
 if [ -z "$dry" ]; then
-  # Snakemake's own lock would outlive a power cut; this one ends with its process.
-  mkdir -p artifacts
-  exec 9>>artifacts/.running
-  python -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null ||
-    die "another ./run_all.sh is running in this folder; wait until it ends, or stop it"
+  lock .running python "is running"
   # A notebook that failed, or of which a run failed, tries again; where weights or data were
   # absent, once the user has brought some.
   again='"failed"'
   [ -z "${ALTLIB_PLM:-}${ALTLIB_DATA:-}" ] || again='"failed"\|"absent"'
-  { grep -ls "$again" "artifacts/stamps/$what"/*.json || true; } | xargs rm -f
+  { grep -ls --null "$again" "artifacts/stamps/$what"/*.json || true; } | xargs -0 rm -f
 fi
 python -m altlib.plan "$what" --check || exit 1
 cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
 echo "Running the profile '$what' on $cores cores ..."
-python -m snakemake "$@" --cores "$cores" --nolock --rerun-incomplete --config "profile=$what" --quiet host reason rules ||
+# In the background, where Ctrl-C does not reach it: it ends when this process has ended.
+ALTLIB_PROFILE=$what ALTLIB_PARENT=$$ \
+  python -m snakemake "$@" --cores "$cores" --nolock --rerun-incomplete --quiet host reason rules &
+wait $! ||
   die "the profile '$what' did not finish (see above); run the same command again to go on where it stopped"
 [ -z "$dry" ] || exec python -m altlib.plan "$what"
 reports=reports/$what
@@ -123,5 +140,9 @@ if [ -f "$reports/tables/main.md" ]; then
   echo
 fi
 echo "All tables, figures and executed notebooks: $reports/index.html"
-failed=$(grep -ls '"failed": ' "artifacts/stamps/$what"/*.json) || exit 0
-die "these notebooks did not run to their end: $(basename -as .json $failed | tr '\n' ' ')(see $reports/notebooks/*.failed.ipynb); run the same command again to try again"
+failed=
+for stamp in artifacts/stamps/"$what"/*.json; do
+  ! grep -qs '"failed": ' "$stamp" || failed+="$(basename "$stamp" .json) "
+done
+[ -z "$failed" ] ||
+  die "these notebooks did not run to their end: $failed(see $reports/notebooks/*.failed.ipynb); run the same command again to try again"

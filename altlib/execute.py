@@ -13,15 +13,19 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nbformat
 import papermill
+import psutil
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -37,6 +41,7 @@ KERNEL_START = (
     "__import__('sys').modules['tqdm.autonotebook'] = __import__('tqdm.std').std"
 )
 PACKAGE = Path(__file__).resolve().parent
+PARENT_SECONDS = 0.5
 START_SECONDS = 120
 IOPUB_SECONDS = 30  # how late a busy machine may deliver a cell's outputs
 BAR_SECONDS = 5.0
@@ -93,6 +98,30 @@ class _Lines:
             self.bar_time = time.monotonic()
 
 
+def end_with(parent: int) -> None:
+    """Ends this process and its children soon after `parent`, its parent, however that one ends.
+
+    So `kill` reaches everything that a run has started, and nothing is left of a killed run to
+    write beside the next one.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        _leave(1, "the process that started this one has ended")
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _leave(code: int, why: str) -> NoReturn:
+    """Ends this process at once with its children, also where they have no time for signals."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    print(f"altlib: {why}.", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
 def execute(
     notebook: Path, out: Path, parameters: Mapping[str, object], timeout: float = 86_400.0
 ) -> None:
@@ -108,7 +137,7 @@ def execute(
         timeout: seconds for all cells together.
 
     Raises:
-        FileNotFoundError: there is no such notebook.
+        OSError: there is no such notebook, or the folder of `out` cannot be written to.
         ValueError: the notebook's parameters are not plain literals, or a given one is unknown
             or of another type.
         RuntimeError: the notebook did not run to its end; the sentence names cell and error.
@@ -123,13 +152,15 @@ def execute(
     try:
         try:
             _run(notebook, partial, parameters, timeout)
-        except Exception:
+        except Exception as error:
             # Kernels that start together can race for a port; no cell has run then, so try again.
-            if _last_started(partial) is not None:
+            if isinstance(error, OSError) or _last_started(partial) is not None:
                 raise
             _run(notebook, partial, parameters, timeout)
         _clean(partial)
         _check_complete(partial)
+    except OSError:  # of the files that the runner writes itself
+        raise
     except Exception as error:
         kept = ""
         if partial.exists():
@@ -148,17 +179,32 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such notebook.
-        ValueError: the cell tagged `parameters` holds anything but annotated literals.
+        ValueError: it is no notebook, or the cell tagged `parameters` holds anything but annotated
+            literals.
     """
     if not notebook.is_file():
         raise FileNotFoundError(f"There is no notebook {notebook}.")
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            break
-    else:
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+        tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    except OSError:
+        raise
+    except Exception as error:  # of many kinds
+        what = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        raise ValueError(f"{notebook} is not a notebook ({what}).") from None
+    if not tagged:
         return {}
     defaults = {}
-    for statement in ast.parse(cell.source).body:
+    rule = 'every line must be an annotated literal such as `profile: str = "quick"`'
+    try:
+        statements = ast.parse(tagged[0].source).body
+    except SyntaxError as error:  # a magic, or a slip
+        line = (error.text or "").strip()
+        raise ValueError(
+            f"{notebook}: line {error.lineno} of the parameters cell, `{line}`, is not Python; "
+            f"{rule}."
+        ) from None
+    for statement in statements:
         try:
             match statement:
                 case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
@@ -167,8 +213,7 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
                     raise ValueError
         except ValueError:
             raise ValueError(
-                f"{notebook}: the parameters cell holds `{ast.unparse(statement)}`; every line "
-                'must be an annotated literal such as `profile: str = "quick"`.'
+                f"{notebook}: the parameters cell holds `{ast.unparse(statement)}`; {rule}."
             ) from None
     return defaults
 
@@ -295,23 +340,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--timeout", type=float, default=86_400.0, help="seconds for all cells")
     parser.add_argument("--stamp", type=Path, help="JSON to say why it failed, instead of exit 1")
+    parser.add_argument("--parent", type=int, help="process to end with; it must be the parent")
     options = parser.parse_args(arguments)
+    if options.parent is not None:
+        end_with(options.parent)
     # papermill reports every failure to its log besides raising it.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     try:
         defaults = read_parameters(options.notebook)
         parameters = {name: _parse(text, defaults.get(name)) for name, text in options.p}
         execute(options.notebook, options.out, parameters, options.timeout)
-    except (FileNotFoundError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
         if options.stamp is None:
             return 1
         content = {"notebook": options.notebook.stem, "failed": str(error)}
-        store.write_json(options.stamp, content)
+        try:
+            store.write_json(options.stamp, content)
+        except OSError as fault:
+            print(f"The stamp could not be written: {fault}.", file=sys.stderr)
+            return 1
     return 0
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background
+        signal.signal(signal.SIGINT, lambda *_: _leave(130, "stopped by Ctrl-C"))
+    signal.signal(signal.SIGTERM, lambda *_: _leave(143, "stopped by a signal"))
     # A kernel that was killed leaves threads behind that would delay a plain exit.
     code = main()
     sys.stderr.flush()

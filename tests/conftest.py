@@ -6,6 +6,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes share the cores; notebooks inherit it
 
+import hypothesis
 import pytest
 import torch
 from tokenizers import (
@@ -27,6 +28,9 @@ from transformers import (
 
 from altlib import datasets
 from altlib.datasets import Dataset
+
+hypothesis.settings.register_profile("any speed", deadline=None)  # also on a busy machine
+hypothesis.settings.load_profile("any speed")
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -1,6 +1,9 @@
-"""pyproject.toml, environment.yml and requirements.lock tell one story."""
+"""pyproject.toml, environment.yml and requirements.lock tell one story; the package's own start."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -56,3 +59,15 @@ def test_conda_environment_pins_every_direct_requirement_as_the_lock(lock):
 def test_a_loose_line_is_seen(line):
     with pytest.raises(AssertionError, match="not pinned"):
         pins([line])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")]
+)
+def test_threads_wait_asleep_unless_told_otherwise(given, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    program = "import os, altlib; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment | given, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == expected

@@ -1,11 +1,17 @@
 """Each trap of running notebooks in batch, in a notebook of a cell or two."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -70,6 +76,82 @@ def test_parameters_must_be_literals(tmp_path):
         read_parameters(tmp_path / "bad.ipynb")
 
 
+def test_a_magic_is_no_parameter(notebook, tmp_path, capsys):
+    path = notebook()
+    path.write_text(path.read_text().replace("steps: int = 3", "%matplotlib inline"))
+    assert main([str(path), "--out", str(tmp_path / "out.ipynb")]) == 1
+    said = capsys.readouterr().err
+    assert "line 2 of the parameters cell, `%matplotlib inline  # how many`, is not Python" in said
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"nbformat": 4, "cells": [{}]}', "\udcff"])
+def test_what_is_no_notebook_is_named(content, tmp_path, capsys):
+    path = tmp_path / "story.ipynb"
+    path.write_text(content, errors="surrogateescape")
+    assert main([str(path), "--out", str(tmp_path / "out.ipynb")]) == 1
+    assert f"{path} is not a notebook (" in capsys.readouterr().err
+
+
+def test_files_that_cannot_be_written_are_a_sentence(notebook, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([str(notebook()), "--out", str(tmp_path / "file" / "out.ipynb")]) == 1
+    assert f"File exists: '{tmp_path / 'file'}'" in capsys.readouterr().err
+    arguments = ["--stamp", str(tmp_path / "file" / "story.json"), "-p", "steps", "x"]
+    assert main([str(notebook()), "--out", str(tmp_path / "out.ipynb"), *arguments]) == 1
+    assert "The stamp could not be written: " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_full_disk_is_a_sentence(notebook, tmp_path):
+    source, out = notebook("print('x' * 20_000)"), tmp_path / "out.ipynb"
+    program = (
+        "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (16384, 16384)); "
+        "from altlib.execute import main; "
+        f"raise SystemExit(main([{str(source)!r}, '--out', {str(out)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1 and "File too large" in done.stderr
+    assert "Traceback" not in done.stderr and not out.exists()
+
+
+@pytest.fixture
+def running(notebook, tmp_path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A shell that waits for the runner of an endless notebook; its runner and kernel."""
+    source = notebook("import os, pathlib\npathlib.Path('kernel').touch()\nwhile True: pass")
+    words = (
+        f"'{sys.executable}' -m altlib.execute {source.name} --out out.ipynb --parent $$ & wait $!"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        ["/bin/sh", "-c", words],
+        cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+    ) as shell:  # fmt: skip
+        while not (tmp_path / "kernel").exists():
+            assert shell.poll() is None
+            time.sleep(0.1)
+        children = psutil.Process(shell.pid).children(recursive=True)
+        yield shell, children
+        for process in (shell, *children):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_runner_and_kernel_end_with_their_parent(running, number):
+    shell, children = running
+    assert len(children) == 2
+    shell.send_signal(number)
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert shell.stderr.read().endswith("altlib: the process that started this one has ended.\n")
+
+
+def test_a_signal_ends_the_runner_and_its_kernel_in_a_sentence(running):
+    shell, children = running
+    children[0].terminate()
+    assert shell.wait(60) == 143 and psutil.wait_procs(children, timeout=60)[1] == []
+    assert shell.stderr.read().endswith("altlib: stopped by a signal.\n")
+
+
 def test_missing_notebook(tmp_path, capsys):
     assert main([str(tmp_path / "no.ipynb"), "--out", str(tmp_path / "out.ipynb")]) == 1
     assert "There is no notebook" in capsys.readouterr().err
@@ -81,7 +163,11 @@ def test_missing_notebook(tmp_path, capsys):
         ("steps\nraise KeyError('no such field')", 60, "cell [2] `steps` failed with KeyError"),
         ("import sys\nsys.exit(0)", 60, "cell [2] `import sys`: it left the notebook early"),
         ("import os\nos.kill(os.getpid(), 9)", 60, "the kernel died in cell [2] `import os`"),
-        ("import time\ntime.sleep(60)", 2, "cell [2] `import time` was still running when the 2 s"),
+        (
+            "import time\ntime.sleep(900)",
+            2,
+            "was still running when the 2 seconds for the notebook",
+        ),
     ],
     ids=["error", "exit", "killed", "timeout"],
 )

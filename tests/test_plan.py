@@ -1,5 +1,7 @@
 """What is left to run, and about how long."""
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -100,3 +102,16 @@ def test_data_that_are_not_to_be_had_are_asked_for_once(
     monkeypatch.setattr(runs, "prepare", prepare)
     assert plan.plan(profile)["not to be had"].tolist() == [4, 2, 2]
     assert len(asked) == 2  # for the raw models, and for those with a PLM
+
+
+def test_ctrl_c_is_a_sentence_also_while_modules_are_loaded() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "altlib.plan", "quick"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "numpy" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert "altlib: stopped by Ctrl-C.\n" in said and "Traceback" not in said
