@@ -159,9 +159,9 @@ def execute(
             _run(notebook, partial, parameters, timeout)
         _clean(partial)
         _check_complete(partial)
-    except OSError:  # of the files that the runner writes itself
-        raise
     except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, CellTimeoutError):
+            raise  # of the files that the runner writes itself
         kept = ""
         if partial.exists():
             _clean(partial)

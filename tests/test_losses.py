@@ -164,7 +164,7 @@ def test_icl_over_two_processes_equals_one() -> None:
     ]
     for worker in workers:
         worker.start()
-    results = sorted(queue.get(timeout=120) for _ in workers)
+    results = sorted(queue.get(timeout=600) for _ in workers)
     for worker in workers:
         worker.join()
     # Each process averages over its half, and data parallelism averages the processes.

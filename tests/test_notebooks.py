@@ -40,7 +40,7 @@ def test_runs_on_a_tiny_profile(path: Path, home: Path, monkeypatch: pytest.Monk
     out = home / path.name
     quick = {"12_alignment": {"live": False}, "13_serving": {"seconds": 0.01, "requests": 5}}
     more = quick.get(path.stem, {})
-    execute(path, out, {"profile": str(home / "tiny.yaml"), **more}, timeout=300)
+    execute(path, out, {"profile": str(home / "tiny.yaml"), **more}, timeout=1200)
     assert out.exists()
     assert (home / "artifacts" / "stamps" / "tiny" / f"{path.stem}.json").exists()
 
@@ -78,7 +78,7 @@ def test_a_report_without_alignment_says_what_is_missing_and_what_flatters(
     (tmp_path / "bare.yaml").write_text(text)
     for name in ("02_templating", "04_finetune_ctr", "06_finetune_both", "14_report"):
         path = runs.PROJECT / "notebooks" / f"{name}.ipynb"
-        execute(path, tmp_path / path.name, {"profile": str(tmp_path / "bare.yaml")}, timeout=300)
+        execute(path, tmp_path / path.name, {"profile": str(tmp_path / "bare.yaml")}, timeout=1200)
     page = (tmp_path / "reports" / "bare" / "index.html").read_text()
     assert "These runs are missing: alt_lang, seed 0" in page
     assert "Early stopping watched the test split" in page

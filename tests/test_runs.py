@@ -536,7 +536,7 @@ def command(*words: str, home: Path, processes: int = 1) -> subprocess.Completed
         env={**os.environ, "ALTLIB_HOME": str(home), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

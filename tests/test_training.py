@@ -337,7 +337,7 @@ def test_a_killed_run_goes_on_to_the_same_metrics(tmp_path: Path, tiny_plm: str)
         command = [*RUN, str(profile), "alt_both", "--seed", "0"]
         for stage in ("pretraining", "finetuning") if kills else ():
             process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-            limit = time.monotonic() + 90
+            limit = time.monotonic() + 600
             while not under_way(home, stage):
                 assert process.poll() is None and time.monotonic() < limit, "too late to kill"
                 time.sleep(0.002)
