@@ -118,6 +118,8 @@ fi
 case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) dry=yes ;; *) dry= ;; esac
 if [ -z "$dry" ]; then
   lock .running python "is running"
+  # A power cut can leave stamps empty.
+  find artifacts/stamps -name '*.json' -empty -delete 2>/dev/null || true
   # A notebook that failed, or of which a run failed, tries again; where weights or data were
   # absent, once the user has brought some.
   again='"failed"'

@@ -62,11 +62,13 @@ def test_a_loose_line_is_seen(line):
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")]
+    ("given", "expected"),
+    [({}, "PASSIVE 1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None")],
 )
 def test_threads_wait_asleep_unless_told_otherwise(given, expected):
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    program = "import os, altlib; print(os.environ['OMP_WAIT_POLICY'])"
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    program = f"import os, altlib; print(*map(os.environ.get, {names}))"
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment | given, capture_output=True, text=True
     )
