@@ -40,7 +40,7 @@ class Predictor:
     """
 
     _typed: Sequence[str] = ()
-    """Names of the fields of numbers or of truth values; see `schema.Field`."""
+    """Names of the fields of numbers, of truth values or of dates; see `schema.Field`."""
     _spellings: Mapping[str, Mapping[str, str]] = {}
     """How the vocabulary of a field writes a number: "4.0", perhaps, for 4."""
 

@@ -9,6 +9,7 @@ import datetime
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -23,6 +24,8 @@ RESERVED = ("rating", "timestamp")
 
 NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 TRUTH = re.compile("true|false", re.IGNORECASE)
+TIME = r"[ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?"
+DATE = re.compile(rf"\d{{4}}-\d\d-\d\d({TIME})?", re.ASCII)
 
 
 def word(value: Any, typed: bool = False) -> str:
@@ -63,7 +66,7 @@ def word(value: Any, typed: bool = False) -> str:
             )
         return spelled(str(value))
     if isinstance(value, datetime.datetime):
-        return value.isoformat(sep=" ").removesuffix(" 00:00:00")
+        return moment(value)
     if isinstance(value, datetime.date):
         return value.isoformat()
     raise ValueError(
@@ -72,19 +75,27 @@ def word(value: Any, typed: bool = False) -> str:
     )
 
 
+def moment(value: datetime.datetime) -> str:
+    """The one spelling of a date with a time of day."""
+    return value.isoformat(sep=" ").removesuffix(" 00:00:00")
+
+
 def spelled(text: str) -> str:
-    """The one spelling of a number or a truth value; other text as it is."""
+    """The one spelling of a number, a truth value or a date; other text as it is."""
     if NUMBER.fullmatch(text):
         digits = format(Decimal(text), "f")
         digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
         return "0" if digits == "-0" else digits
+    if DATE.fullmatch(text):
+        with suppress(ValueError):  # there is no such day
+            return moment(datetime.datetime.fromisoformat(text))
     return text.capitalize() if TRUTH.fullmatch(text) else text
 
 
 def is_typed(words: Iterable[str]) -> bool:
-    """Whether all words but the unknown one are numbers, or all are truth values."""
+    """Whether all words but the unknown one are numbers, all truth values, or all dates."""
     known = [word for word in words if word != UNKNOWN]
-    return any(all(map(kind.fullmatch, known)) for kind in (NUMBER, TRUTH))
+    return any(all(map(kind.fullmatch, known)) for kind in (NUMBER, TRUTH, DATE))
 
 
 @dataclass(frozen=True)
@@ -97,8 +108,8 @@ class Field:
         side: whether the field describes the user or the item.
         twin: fields of one twin group determine each other (title and movie id), so a masked
             one could be read off another in the same modality; None if there is no such field.
-        typed: whether all values are numbers, or all truth values, so that text is one of them,
-            too: "2.50" is 2.5, and "true" is True.
+        typed: whether all values are numbers, all truth values, or all dates, so that text is one
+            of them, too: "2.50" is 2.5, and "true" is True.
     """
 
     name: str

@@ -54,10 +54,17 @@ def test_a_number_of_a_typed_field_has_one_spelling(value: Any) -> None:
     assert word(value, typed=True) == "2.5"
 
 
+@pytest.mark.parametrize("text", ["2024-05-31", "2024-05-31T00:00", "2024-05-31 00:00:00.000"])
+def test_a_date_of_a_typed_field_has_the_spelling_of_parquet(text: str) -> None:
+    assert word(text, typed=True) == word(datetime.datetime(2024, 5, 31)) == "2024-05-31"
+    assert is_typed([text, UNKNOWN]) and not is_typed([text, "2024"])
+
+
 def test_only_numbers_and_truth_values_of_a_typed_field_are_spelled_anew() -> None:
     texts = ["1996.0", "TRUE", "-0.0", ".5", "5.", "007", "1.2.3", "1e9999", "٣", "x 2.0", "inf"]
-    assert [word(text, typed=True) for text in texts] == [
+    assert [word(text, typed=True) for text in [*texts, "2024-02-30"]] == [
         "1996", "True", "0", "0.5", "5", "007", "1.2.3", "1e9999", "٣", "x 2.0", "inf",
+        "2024-02-30",
     ]  # fmt: skip
     assert is_typed(["1", "2.50", UNKNOWN]) and is_typed(["true", "False"])
     for mixed in (["1", "x"], ["1", "true"], ["01", "2"]):

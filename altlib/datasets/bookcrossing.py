@@ -8,6 +8,7 @@ import html
 import re
 
 import pandas as pd
+import pandera.pandas as pa
 
 from altlib.datasets.frame import Dataset, join, record
 from altlib.datasets.validation import check, content, decode, name, number, reference, split_lines
@@ -29,6 +30,15 @@ SCHEMA = Schema(
     label=LabelRule(positive_from=8, dropped=(0,), scale=(0, 10)),  # 0 is implicit
 )
 
+HEADERS = {
+    "BX-Users.csv": ["User-ID", "Location", "Age"],
+    "BX-Books.csv": [
+        *("ISBN", "Book-Title", "Book-Author", "Year-Of-Publication", "Publisher"),
+        *("Image-URL-S", "Image-URL-M", "Image-URL-L"),
+    ],
+    "BX-Book-Ratings.csv": ["User-ID", "ISBN", "Book-Rating"],
+}
+
 KNOWN = {"ratings": 1_149_780, "users": 278_858, "books": 271_379}
 
 
@@ -37,9 +47,13 @@ def table(raw: Raw, file: str, columns: list[str]) -> pd.DataFrame:
     text = decode(content(raw.path, file), file, "latin-1")
     # In a few lines the author got into the title's quotes: "Title\";Author\"";"1999".
     text = re.sub(r'\\";([^";\n]*)\\"";', r'";"\1";', text)
-    frame = split_lines(
-        text.partition("\n")[2], file, columns, first=2, delimiter=";", quote='"', escape="\\"
-    )
+    header, _, rest = text.partition("\n")
+    if header.replace('"', "").split(";") != HEADERS[file]:
+        raise ValueError(
+            f"{file}, line 1: the header is {header[:80]!r}, but it must name "
+            f"{', '.join(HEADERS[file])}."
+        )
+    frame = split_lines(rest, file, columns, first=2, delimiter=";", quote='"', escape="\\")
     return frame.replace("NULL", pd.NA).map(html.unescape, na_action="ignore")
 
 
@@ -73,6 +87,7 @@ def read(raw: Raw) -> Dataset:
         table(raw, "BX-Book-Ratings.csv", ["user_id", "isbn", "rating"]),
         {
             "user_id": reference(users["user_id"], "BX-Users.csv"),
+            "isbn": pa.Column(description="an ISBN"),
             "rating": number(0, 10),
         },
         key=["user_id", "isbn"],

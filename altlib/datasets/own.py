@@ -15,6 +15,7 @@ what is cold is judged by it. `file` is found from the folder of the YAML file.
 """
 
 from dataclasses import field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,6 +138,7 @@ def table(path: Path) -> pd.DataFrame:
             once(parquet.read_schema(path).names, path.name)
             frame = pd.read_parquet(path, dtype_backend="numpy_nullable")
         if frame.index.names != [None]:
+            once([str(name) for name in (*frame.index.names, *frame)], path.name)
             frame = frame.reset_index()
         if frame.empty:
             raise ValueError(f"{path.name} has no rows.")
@@ -165,8 +167,8 @@ def number(file: str, values: pd.Series) -> pd.Series:
 def times(file: str, values: pd.Series) -> np.ndarray:
     """Times as int64 or float64: numbers as they are, dates as seconds since 1970 in UTC.
 
-    Dates with fractions of a second that a float64 could not tell apart are counted in their own
-    unit.
+    Where a float64 could not tell times apart, numbers are counted from the first one, and dates
+    with fractions of a second in their own unit.
 
     Raises:
         ValueError: one is missing, infinite or absurd; names file, line or row, and column.
@@ -176,7 +178,12 @@ def times(file: str, values: pd.Series) -> np.ndarray:
         dates = pd.to_datetime(values, errors="coerce")
     if not is_datetime64_any_dtype(dates.dtype):
         found = number(file, values)
-        return found.to_numpy("int64" if is_integer_dtype(found.dtype) else "float64")
+        if is_integer_dtype(found.dtype):
+            return found.to_numpy("int64")
+        if found.nunique() < values.nunique():
+            exact = values.astype("object").map(lambda value: Decimal(str(value).strip()))
+            found = exact - exact.min()
+        return found.to_numpy("float64")
     years = dates.dt.year.between(*YEARS)
     refuse(file, values, ~years, "a time from the year {} to {}".format(*YEARS))
     moments = (dates.dt.tz_convert(None) if dates.dt.tz else dates).to_numpy()
@@ -202,8 +209,8 @@ def spellings(file: str, values: pd.Series) -> tuple["pd.Categorical[str]", bool
         True,
         [
             f"{file}: the column '{values.name}' has {len(found.categories)} spellings of "
-            f"{number} numbers or truth values, as '{example}' for {spelled(example)}; each is one "
-            "value. If they are names, begin them with a letter."
+            f"{number} numbers, truth values or dates, as '{example}' for {spelled(example)}; each "
+            "is one value. If they are names, begin them with a letter."
         ],
     )
 

@@ -10,8 +10,9 @@ import math
 import warnings
 import zipfile
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -92,14 +93,15 @@ def find(path: Path, file: str, members: list[str]) -> str:
 def decode(data: bytes, file: str, encoding: str) -> str:
     r"""Text of a file with "\n" as line ends; a ValueError names the line that does not decode.
 
-    A file of a latin-1 set that an editor saved as UTF-8 is read as such: letters beyond ASCII that
-    are UTF-8 throughout are not latin-1.
+    In a file of a latin-1 set, lines that an editor saved as UTF-8 are read as such: letters beyond
+    ASCII that are UTF-8 throughout are not latin-1. Nor are its control characters, which Windows
+    has quotes and dashes for.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if encoding == "latin-1":
-            text = data.decode(encoding)
+            text = "".join(map(western, data.removeprefix(BOM_UTF8).splitlines(keepends=True)))
         else:
             line = data.count(b"\n", 0, error.start) + 1
             raise ValueError(
@@ -107,6 +109,14 @@ def decode(data: bytes, file: str, encoding: str) -> str:
                 f"as {encoding}; save the file as text in this encoding."
             ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def western(line: bytes) -> str:
+    """A line in the first of these encodings that it is valid in."""
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return line.decode(encoding)
+    return line.decode("latin-1")
 
 
 def titled(text: str, file: str, delimiter: str = ",", quote: str | None = '"') -> pd.DataFrame:
@@ -282,6 +292,10 @@ def check(
         raise ValueError(
             f"{file}: there is no column '{missing[0]}'; there are {', '.join(map(str, frame))}."
         )
+    for column, rule in columns.items():
+        if rule.coerce:  # Python takes "1_0" and digits of every script for numbers
+            odd = frame[column].str.contains(r"[^\x00-\x7f]|_", na=False)
+            refuse(file, frame[column], odd, str(rule.description))
     try:
         frame = pa.DataFrameSchema(columns).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:

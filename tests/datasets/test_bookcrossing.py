@@ -79,9 +79,20 @@ def test_ratings_of_undescribed_books_are_left_out_and_counted(tmp_path: Path) -
         ("BX-Books.csv", '"3"', '"000222X"', "line 4, column 'isbn': found '000222X'"),
         ("BX-Books.csv", '"Plain"', '"Plain', "BX-Books.csv, line 4: 7 columns instead of 8"),
         ("BX-Users.csv", '"14"', '"14', "BX-Users.csv, line 4: its quotes do not pair"),
+        ("BX-Book-Ratings.csv", '"gone"', "NULL", "line 5, column 'isbn': found nothing"),
         ("BX-Users.csv", '"9"', '"9";"9"', "BX-Users.csv, line 4: 4 columns instead of 3"),
     ],
 )
 def test_a_broken_rule_is_named(tmp_path: Path, file: str, old: str, new: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         read(folder(tmp_path / "raw", file, old, new))
+
+
+def test_columns_in_another_order_or_without_a_header_are_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path / "raw") / "BX-Books.csv"
+    text = path.read_text(encoding="latin-1")
+    swapped = text.replace('"Book-Title";"Book-Author"', '"Book-Author";"Book-Title"')
+    for other in (swapped, text.partition("\n")[2]):
+        path.write_text(other, encoding="latin-1")
+        with pytest.raises(ValueError, match=r"BX-Books\.csv, line 1: .* must name ISBN, Book-Tit"):
+            read(path.parent)

@@ -84,6 +84,17 @@ def test_a_file_saved_as_utf8_gives_the_same(tmp_path: Path) -> None:
         assert read(path).frame.equals(expected)
 
 
+def test_lines_of_other_encodings_are_read_as_what_they_are(tmp_path: Path) -> None:
+    path = folder(tmp_path / "raw")
+    lines = ["90::Misérables::Drama".encode(), "91::“A” — €5::Drama".encode("cp1252")]
+    lines.append("92::Ärger::War".encode("latin-1"))
+    with (path / "movies.dat").open("ab") as movies:
+        movies.write(b"\n".join(lines) + b"\n")
+    with (path / "ratings.dat").open("a") as ratings:
+        ratings.writelines(f"1::{movie}::4::99\n" for movie in (90, 91, 92))
+    assert read(path).frame["title"].tolist()[-3:] == ["Misérables", "“A” — €5", "Ärger"]
+
+
 def test_doubts_are_recorded_and_warned_of(tmp_path: Path) -> None:
     raw = Raw("ml-1m", folder(tmp_path / "raw"), "user folder", {"x": "0"}, False, "terms")
     with pytest.warns(UserWarning) as caught:
@@ -107,6 +118,7 @@ def test_doubts_are_recorded_and_warned_of(tmp_path: Path) -> None:
         ("ratings", "::2::", "::two::", "line 3, column 'rating': found 'two'"),
         ("ratings", "::2::", "::::", "line 3, column 'rating': found nothing"),
         ("ratings", "978302109", "-1", "line 2, column 'timestamp': found '-1'"),
+        ("ratings", "978302109", "97_8", "line 2, column 'timestamp': found '97_8'"),
         ("ratings", "978302109", "9" * 30, "line 2, column 'timestamp'"),
         ("ratings", "1::20", "1::10", "line 2: user_id 1, movie_id 10 is already in line 1"),
         ("ratings", "3::20", "7::20", "line 4, column 'user_id': found '7', .*row of users.dat"),

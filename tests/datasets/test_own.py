@@ -294,6 +294,30 @@ def test_a_time_that_is_none_is_named(tmp_path: Path, times: Any) -> None:
         datasets.load(parquet_of(tmp_path, time=times))
 
 
+@pytest.mark.parametrize(
+    "times",
+    [["1700000000.000000002", "1700000000.000000001"], ["9007199254740993", "9007199254740992.5"]],
+)
+def test_times_that_a_float_cannot_tell_apart_keep_their_order(
+    tmp_path: Path, times: list[str]
+) -> None:
+    rows = "user,product,stars,time\n" + "".join(f"a,b,1,{time}\n" for time in times)
+    description = GAP.replace("c.parquet", "clicks.csv") + "timestamp: time\n"
+    for name in (
+        write(tmp_path, description, rows),
+        parquet_of(tmp_path, time=pyarrow.array(list(map(Decimal, times)))),
+    ):
+        first, second = datasets.load(name).frame["timestamp"]
+        assert first > second
+
+
+def test_an_index_called_as_a_column_is_named(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"user": ["a"]}, pd.RangeIndex(1, name="user"))
+    frame.to_parquet(tmp_path / "c.parquet")
+    with pytest.raises(ValueError, match=r"c\.parquet: the column 'user' stands more than once"):
+        own.table(tmp_path / "c.parquet")
+
+
 def test_numbers_have_one_spelling_in_csv_and_what_that_merges_is_told(tmp_path: Path) -> None:
     rows = "user,product,stars\n1996.0,2.50,1\n,2.5,0\n7,n/a,1\n"
     description = GAP.replace("c.parquet", "clicks.csv")
@@ -301,7 +325,7 @@ def test_numbers_have_one_spelling_in_csv_and_what_that_merges_is_told(tmp_path:
     assert data.frame["user"].tolist() == ["1996", UNKNOWN, "7"]
     assert data.frame["product"].tolist() == ["2.50", "2.5", "n/a"]
     assert [field.typed for field in data.schema.fields] == [True, False]
-    with pytest.warns(UserWarning, match="'product' has 3 spellings of 2 numbers .*, as '2.50'"):
+    with pytest.warns(UserWarning, match="'product' has 3 spellings of 2 numbers, .* as '2.50'"):
         data = datasets.load(write(tmp_path, description, rows.replace("n/a", "8")))
     assert data.frame["product"].tolist() == ["2.5", "2.5", "8"]
     assert len(data.provenance["warnings"]) == 1
