@@ -118,8 +118,11 @@ fi
 case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) dry=yes ;; *) dry= ;; esac
 if [ -z "$dry" ]; then
   lock .running python "is running"
-  # A power cut can leave stamps empty.
-  find artifacts/stamps -name '*.json' -empty -delete 2>/dev/null || true
+  # A power cut can leave stamps in part, and empty what they stand for: notebooks make it anew.
+  { grep -Ls --null '^}' artifacts/stamps/*/*.json || true; } | xargs -0 rm -f
+  if [ -n "$(find "reports/$what" -type f -empty 2>/dev/null)" ]; then
+    rm -f "artifacts/stamps/$what"/*.json
+  fi
   # A notebook that failed, or of which a run failed, tries again; where weights or data were
   # absent, once the user has brought some.
   again='"failed"'

@@ -55,7 +55,7 @@ def save(figure: Figure, folder: Path, name: str, alt: str) -> HTML:
     figure.savefig(svg, metadata={"Date": None})
     # XML has no place for control characters, which words may hold.
     text = svg.read_text(encoding="utf-8")
-    svg.write_text(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "�", text), encoding="utf-8")
+    svg.write_text(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "�", text), encoding="utf-8")
     figure.savefig(png, dpi=150)
     plt.close(figure)
     data = base64.b64encode(png.read_bytes()).decode()

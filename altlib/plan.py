@@ -7,6 +7,7 @@ What no report knows the like of has no estimate.
 
 import argparse
 import sys
+from warnings import warn
 
 import pandas as pd
 import torch
@@ -19,11 +20,17 @@ NOTEBOOKS = {"ctr": "04_finetune_ctr", "lang": "05_finetune_lang", "both": "06_f
 
 def known() -> pd.DataFrame:
     """Seconds by row of finetuning and of pretraining, of every run in reports/."""
-    parts = [pd.read_csv(path) for path in sorted(runs.home().glob("reports/*/results.csv"))]
-    columns = ["variant", "backbone", "plm", "seconds", "train_rows", "machine"]
-    columns += ["pretraining_seconds", "pretraining_rows", "pretraining_machine"]
-    table = pd.concat([part.reindex(columns=columns) for part in parts] or [pd.DataFrame()])
-    table = table.reindex(columns=columns)
+    numbers = ["seconds", "train_rows", "pretraining_seconds", "pretraining_rows"]
+    columns = ["variant", "backbone", "plm", "machine", "pretraining_machine", *numbers]
+    parts = [pd.DataFrame(columns=columns)]
+    for path in sorted(runs.home().glob("reports/*/results.csv")):
+        try:
+            parts.append(pd.read_csv(path).reindex(columns=columns))
+        except ValueError as error:
+            told = f"{path} is damaged ({error}) and left out; notebook 14_report makes it anew."
+            warn(told, stacklevel=2)
+    table = pd.concat(parts)
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
 
     def like_here(machines: pd.Series) -> pd.Series:
         on_gpu = machines.astype(str).str.contains(" × ", na=False)  # as `runs.machine` has it

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
+from warnings import warn
 
 import numpy as np
 import pandas as pd
@@ -605,12 +606,20 @@ def budgets(profile: Profile) -> str:
 def failed_notebooks(profile: Profile) -> list[str]:
     """The notebooks of the profile that did not run to their end the last time, and why."""
     folder = home() / "artifacts" / "stamps" / profile.name
-    stamps = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
-    ]
+    stamps = [stamp(path) for path in sorted(folder.glob("*.json"))]
     return [
         f"notebook {s['notebook']} ({s['failed'].rstrip('.')})" for s in stamps if "failed" in s
     ]
+
+
+def stamp(path: Path) -> dict[str, Any]:
+    """What a notebook left at its end; one that is damaged says that the notebook failed."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        return {"notebook": path.stem, "failed": f"{path.name} is damaged; run it again"}
 
 
 def judged(difference: float, line: pd.Series, other: str) -> str:
@@ -677,15 +686,20 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
 def read(profile: Profile, notebook: str, name: str) -> pd.DataFrame:
     """The table that a notebook wrote; an empty one if there is none.
 
-    So it is, too, if the notebook last ran with another configuration of the profile.
+    So it is, too, if the notebook last ran with another configuration of the profile, and, with a
+    warning, if the table is damaged.
     """
-    stamp = home() / "artifacts" / "stamps" / profile.name / f"{notebook}.json"
+    made = stamp(home() / "artifacts" / "stamps" / profile.name / f"{notebook}.json")
     path = report_folder(profile) / "tables" / f"{name}.csv"
-    made = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else {}
     today = made.get("profile") == key(profile)  # one that failed names no profile
     if not today or not path.exists():
         return pd.DataFrame()
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])  # "None" may be a name
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])  # "None" may be a name
+    except ValueError as error:
+        told = f"{path} is damaged ({error}) and left out; run the notebook {notebook} again."
+        warn(told, stacklevel=2)
+        return pd.DataFrame()
 
 
 def write(frame: pd.DataFrame, folder: Path, name: str) -> None:

@@ -115,3 +115,16 @@ def test_ctrl_c_is_a_sentence_also_while_modules_are_loaded() -> None:
         said = process.stderr.read()
     assert process.returncode == 130
     assert "altlib: stopped by Ctrl-C.\n" in said and "Traceback" not in said
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"\0" * 99, b"seconds,train_rows\nx,2\n"])
+def test_a_damaged_report_is_left_out(content: bytes, recwarn: pytest.WarningsRecorder) -> None:
+    report({"seconds": 1.0, "train_rows": 100})
+    damaged = runs.home() / "reports" / "other" / "results.csv"
+    damaged.parent.mkdir()
+    damaged.write_bytes(content)
+    assert plan.known()["finetuning"].dropna().tolist() == [0.01]
+    told = [str(warning.message) for warning in recwarn]
+    assert all(f"{damaged} is damaged" in sentence for sentence in told)
+    assert told or len(content) > 2  # what can be read has no such times

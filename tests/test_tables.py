@@ -337,6 +337,20 @@ def test_a_table_of_another_configuration_is_not_read(tmp_path: Path) -> None:
     assert tables.failed_notebooks(config) == ["notebook 12_alignment (It broke)"]
 
 
+def test_a_damaged_table_or_stamp_is_named_and_left_out() -> None:
+    config = runs.load_profile(str(Path(__file__).with_name("tiny.yaml")))
+    tables.write(pd.DataFrame({"a": [1]}), runs.report_folder(config), "own_words")
+    runs.stamp("12_alignment", config, {})
+    (runs.report_folder(config) / "tables" / "own_words.csv").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"own_words\.csv is damaged .* run the notebook 12_align"):
+        assert not len(tables.read(config, "12_alignment", "own_words"))
+    stamp = runs.home() / "artifacts" / "stamps" / config.name / "12_alignment.json"
+    stamp.write_bytes(stamp.read_bytes()[:20])
+    assert not len(tables.read(config, "12_alignment", "own_words"))
+    (failed,) = tables.failed_notebooks(config)
+    assert failed == "notebook 12_alignment (12_alignment.json is damaged; run it again)"
+
+
 def test_words_and_names_are_literal_in_markdown(tmp_path: Path) -> None:
     odd = ["x|y", "two\nlines", "<script>", "&lt; <b> R&D", r"\|", "`c`", "[a](b)", "~~s~~",
            "$1-$2", "*i*", "_i_", "__b__", "snake_case", "< 0.001", "trailing\\"]  # fmt: skip
