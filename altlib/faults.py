@@ -18,6 +18,9 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Count = Annotated[int, Limits(ge=1, lt=1 << 31)]
 """Epochs, rows of a batch and the like."""
 
+Seed = Annotated[int, Limits(ge=0, lt=1 << 63)]
+"""Of whatever is drawn; it stands in names of files."""
+
 Size = Annotated[int, Limits(ge=1, le=1 << 14)]
 """Of a part of a model: what is wider or deeper fits into no memory."""
 

@@ -141,7 +141,7 @@ def main() -> None:
                 runs.study_runs(words.profile, notebook)
             return
         table = plan(words.profile)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"altlib: {error}")
     minutes, unknown = table["minutes"].sum(), table["without estimate"].sum()
     table["minutes"] = table["minutes"].round().astype(int)

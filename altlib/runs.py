@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from pydantic import Field as Limits
-from pydantic import NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
@@ -40,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from altlib import ctr, datasets, fetch, metrics, plm, store
 from altlib.alignment import Alignment, AlignmentConfig
 from altlib.ctr import CtrConfig
-from altlib.faults import STRICT, checked, entries, nearest
+from altlib.faults import STRICT, Count, Seed, checked, entries, nearest
 from altlib.finetune import (
     AnswerModel,
     BothModel,
@@ -91,9 +90,9 @@ class DataConfig:
     dataset: str
     options: dict[str, Any] | None = None
     split: Literal["time", "random"] = "time"
-    seed: NonNegativeInt = 0
-    min_count: PositiveInt = 2
-    rows: PositiveInt | None = None
+    seed: Seed = 0
+    min_count: Count = 2
+    rows: Count | None = None
     train_share: float = Limits(default=1.0, gt=0, le=1)
     label: LabelRule | None = None
 
@@ -176,8 +175,8 @@ class Study:
     """
 
     settings: dict[str, dict[str, Any]]
-    seeds: list[NonNegativeInt]
-    pretraining_seed: NonNegativeInt | None = None
+    seeds: list[Seed]
+    pretraining_seed: Seed | None = None
     variants: list[str] = field(default_factory=list)
     base: dict[str, Any] = field(default_factory=dict)
     against: Literal["first setting", "control"] = "first setting"
@@ -231,7 +230,7 @@ class Profile:
     plm: PlmConfig
     pretraining: TrainingConfig
     finetuning: FinetuningBudgets
-    seeds: dict[str, list[NonNegativeInt]]
+    seeds: dict[str, list[Seed]]
     text: TextConfig = TextConfig()
     ctr: CtrConfig = CtrConfig()
     alignment: AlignmentConfig = AlignmentConfig()
@@ -984,8 +983,8 @@ def main() -> None:
     parser.add_argument("variant", nargs="?", help=f"one of {', '.join(VARIANTS)}")
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
-    if words.seed < 0:
-        parser.error(f"--seed is {words.seed}; it must be 0 or more.")
+    if not 0 <= words.seed < 1 << 63:
+        parser.error(f"--seed is {words.seed}; it must lie from 0 to {(1 << 63) - 1}.")
     try:
         checkpoint_seconds()
         profile = load_profile(words.profile)

@@ -6,6 +6,7 @@ and the field of every token is known for free. Pieces are cut at white space, w
 WordPiece nor byte-level BPE merges, so that the tokens equal the tokenizer's on the full sentence.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,8 @@ class TextConfig:
     tokens: Literal["table", "sentence"] = "table"
 
     def __post_init__(self) -> None:
-        try:
-            values = self.template.format(field="", value="\0").count("\0")
-        except (KeyError, IndexError, ValueError):
-            values = 0
-        if values != 1:
+        rest = self.template.replace("{field}", "")
+        if rest.count("{value}") != 1 or re.search("[{}]", rest.replace("{value}", "")):
             raise ValueError(
                 f"text.template is '{self.template}'; it must hold {{value}} once, may hold "
                 "{field}, and no other braces."
@@ -53,8 +51,8 @@ class TextConfig:
 
     def around(self, words: str) -> tuple[str, str]:
         """The template before and after the value of a field with these words."""
-        head, tail = self.template.format(field=words, value="\0").split("\0")
-        return head, tail
+        head, tail = self.template.split("{value}")
+        return head.replace("{field}", words), tail.replace("{field}", words)
 
 
 @dataclass(frozen=True)

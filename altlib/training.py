@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeFloat
 from pydantic.dataclasses import dataclass as checked
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from altlib import store
 from altlib.alignment import Masks
-from altlib.faults import STRICT, Count
+from altlib.faults import STRICT, Count, Seed
 from altlib.finetune import prediction
 from altlib.tabular import Prepared
 from altlib.text import SentenceTokens, TextBatch, TokenTable, buckets
@@ -72,7 +72,7 @@ class TrainingConfig:
     accumulation: Count = 1
     precision: Literal["auto", "no", "bf16"] = "auto"
     compile: bool = False
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
 
 class Batch(NamedTuple):

@@ -92,6 +92,7 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
         ({"finetuning": {"lang": {"select_on": "test"}}}, r"mixes early stopping on test and val"),
         ({"seeds": {"p5": [0]}}, r"seeds names the variant 'p5'"),
         ({"seeds": {"raw": [-1]}}, r"'seeds.raw.0' is -1: .*greater than or equal to 0"),
+        ({"seeds": {"raw": [10**300]}}, r"'seeds.raw.0' is 10+: .*less than"),
         ({"seeds": {"raw": []}}, r"seeds.raw is empty"),
         ({"seeds": {"raw": [True]}}, r"'seeds.raw.0' is true or false; it must be a number"),
         ({"finetuning": {"ctr": {"epochs": True}}}, r"'finetuning.ctr.epochs' is true or false"),

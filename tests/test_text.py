@@ -155,7 +155,11 @@ def test_spans_cover_the_value_and_nothing_else(
             assert inside.tolist() == told
 
 
-@pytest.mark.parametrize("template", ["{field}", "{value} or {value}", "{value} {other}", "{value"])
+@pytest.mark.parametrize(
+    "template",
+    ["{field}", "{value} or {value}", "{value} {other}", "{value", "\0", "{value:>9}",
+     "{field.x} {value}", "{{value}} {value}"],
+)  # fmt: skip
 def test_a_template_holds_the_value_once(template: str) -> None:
     with pytest.raises(ValueError, match=r"it must hold \{value\} once"):
         TextConfig(template=template)
