@@ -18,6 +18,9 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Count = Annotated[int, Limits(ge=1, lt=1 << 31)]
 """Epochs, rows of a batch and the like."""
 
+Amount = Annotated[float, Limits(ge=0, le=1e6)]
+"""Rates, and weights of terms."""
+
 Seed = Annotated[int, Limits(ge=0, lt=1 << 63)]
 """Of whatever is drawn; it stands in names of files."""
 

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
-from pydantic import NonNegativeFloat
 from pydantic.dataclasses import dataclass as checked
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
@@ -30,7 +29,7 @@ from tqdm.auto import tqdm
 
 from altlib import store
 from altlib.alignment import Masks
-from altlib.faults import STRICT, Count, Seed
+from altlib.faults import STRICT, Amount, Count, Seed
 from altlib.finetune import prediction
 from altlib.tabular import Prepared
 from altlib.text import SentenceTokens, TextBatch, TokenTable, buckets
@@ -61,10 +60,10 @@ class TrainingConfig:
 
     epochs: Count
     batch: Count
-    rate: NonNegativeFloat
-    plm_rate: NonNegativeFloat = 5e-5
-    weight_decay: NonNegativeFloat = 0.0
-    embedding_l2: NonNegativeFloat = 0.0
+    rate: Amount
+    plm_rate: Amount = 5e-5
+    weight_decay: Amount = 0.0
+    embedding_l2: Amount = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     patience: Count | None = None
     evaluations: Count = 1
@@ -472,9 +471,18 @@ def stopped(state: dict[str, Any], config: TrainingConfig) -> bool:
 
 
 def record(state: dict[str, Any], pending: list[tuple[dict[str, Tensor], int]]) -> None:
-    """Moves the losses of steps into the sums of the epoch and of the stretch of the curve."""
+    """Moves the losses of steps into the sums of the epoch and of the stretch of the curve.
+
+    Raises:
+        ValueError: a loss is not finite.
+    """
     for name in pending[0][0] if pending else ():
         values = torch.stack([losses[name] for losses, _ in pending]).tolist()
+        if not all(map(math.isfinite, values)):
+            raise ValueError(
+                f"The training came apart in epoch {state['epoch'] + 1}: the loss '{name}' is no "
+                "finite number any more. Lower the rates."
+            )
         for value, (_, rows) in zip(values, pending, strict=True):
             for part in ("sums", "stretch"):
                 state[part][name] = state[part].get(name, 0.0) + value * rows

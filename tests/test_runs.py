@@ -100,6 +100,7 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
         ({"text": {"max_length": -5}}, r"'text.max_length' is -5: .*greater"),
         ({"plm": {"dropout": 1.5}}, r"'plm.dropout' is 1.5: .*less than 1"),
         ({"plm": {"name": ""}}, r"'plm.name' is '': .*at least 1 character"),
+        ({"pretraining": {"embedding_l2": 1e300}}, r"'pretraining.embedding_l2' is .*less than"),
         ({"pretraining": {"rate": float("inf")}}, r"'pretraining.rate' is inf: .*finite"),
         ({"finetuning": {"ctr": {"weight_decay": float("nan")}}}, r"weight_decay' is nan: "),
         ({"ctr": {"embedding": 10**12}}, r"'ctr.embedding' is 1000000000000: .*less"),
@@ -607,7 +608,7 @@ def test_a_seed_below_0_is_refused(
     monkeypatch.setattr(sys, "argv", ["runs", TINY, "raw", "--seed", "-1"])
     with pytest.raises(SystemExit):
         runs.main()
-    assert "--seed is -1; it must be 0 or more" in capsys.readouterr().err
+    assert "--seed is -1; it must lie from 0 to" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_the_command_with_a_sentence(

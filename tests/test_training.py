@@ -84,6 +84,11 @@ def test_it_learns_and_records(data: Prepared, tmp_path: Path) -> None:
     assert np.mean([p["ctr"] for p in history["curve"]]) == pytest.approx(np.mean(losses), rel=0.05)
 
 
+def test_a_training_that_comes_apart_ends_with_a_sentence(data: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="came apart in epoch 1: the loss 'ctr' is no finite"):
+        train(data, tmp_path, replace(CONFIG, rate=1e6, weight_decay=1e6))
+
+
 def test_looking_within_an_epoch_changes_nothing(data: Prepared, tmp_path: Path) -> None:
     looks: list[bool] = []
 
