@@ -1,7 +1,11 @@
 """Profiles that extend others, grids, and the keys of all runs of config/."""
 
 import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -138,3 +142,49 @@ def test_every_run_is_found_by_the_key_that_it_was_made_with(
     monkeypatch.setattr(runs, "raw_checksums", lambda name: dict(fetch.DATA[name].pinned))
     monkeypatch.setattr(runs, "weights_checksum", weights)
     assert keys() == json.loads(KEYS.read_text(encoding="utf-8"))
+
+
+ODD: list[object] = [
+    *(None, True, False, 0, -1, 1, 10**40, 0.5, -0.5, 1.5, 1e400, float("nan"), "", "x", "3"),
+    *([], [0], [True], [0, 0], [-1], ["x"], {}, {"x": 1}, [[1]], "\N{NO-BREAK SPACE}", "../x"),
+]
+
+
+def places(entries: object, *place: str) -> Iterator[tuple[str, ...]]:
+    """Where something stands in nested entries."""
+    for name, value in entries.items() if isinstance(entries, dict) else ():
+        yield (*place, name)
+        yield from places(value, *place, name)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_an_odd_entry_is_refused_by_name_or_taken_as_it_is(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    for _ in range(5):
+        whole = profile.content(profile.find("quick"))
+        for name in ("07_baselines", "08_backbones", "09_ablations", "11_plm_scaling"):
+            del whole["studies"][name]
+        whole["alignment"] |= {"icl": True, "temperature": 0.1, "negatives": 5, "contrast": "dot"}
+        whole["text"] = {"max_length": 60, "leave_out": ["zipcode"]}
+        whole["ctr"] |= {"embedding": 8, "hidden": [16], "dropout": 0.1}
+        place = rng.choice(list(places(whole)))
+        at: dict[str, Any] = whole
+        for name in place[:-1]:
+            at = at[name]
+        at[place[-1]] = odd = rng.choice(ODD)
+        path = written(tmp_path, quick=whole)
+        try:
+            found: Any = asdict(runs.load_profile(str(path)))
+            for notebook in whole.get("studies") or ():
+                runs.study_runs(str(path), notebook)
+        except ValueError as error:
+            told = str(error)
+            assert "quick" in told or place[-1] in told or any(name in told for name in place), told
+            assert "\n" not in told and told.endswith((".", "?")), told
+            continue
+        for name in place:
+            found = found.get(name)
+        plain = list(found) if isinstance(found, tuple) else found
+        same = plain == (float(odd) if odd in ("3", 10**40) else odd)  # a number in quotes is one
+        same &= isinstance(plain, bool) == isinstance(odd, bool)
+        assert same or odd is None or odd == {} or place[0] == "studies", (place, odd, found)
