@@ -16,7 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from altlib import faults
+from altlib import profile
 from altlib.execute import end_with
 
 if config:
@@ -47,7 +47,8 @@ ALIGN = [*TEXT, *MODELS, "altlib/losses.py", "altlib/alignment.py", "altlib/trai
 TUNE = [*TEXT, *MODELS, "altlib/finetune.py", "altlib/metrics.py", "altlib/training.py"]
 
 # Notebooks 07 to 11 run where the profile has studies for them, 12 and 13 where it aligns.
-CONTENT = faults.entries(Path(f"config/{PROFILE}.yaml"))
+FILES = profile.files(Path(f"config/{PROFILE}.yaml"))
+CONTENT = profile.content(FILES[0])
 STUDIES = list(CONTENT.get("studies") or {})
 SHOWN = {
     "12_alignment": (
@@ -100,7 +101,7 @@ for position, (name, (before, modules)) in enumerate(NOTEBOOKS.items()):
             name
         input:
             notebook=f"notebooks/{name}.ipynb",
-            profile=f"config/{PROFILE}.yaml",
+            profile=[str(file) for file in FILES],
             before=expand(STAMP, notebook=before),
             modules=modules,
         params:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the environment if there is none, then runs a profile or the tests.
 #   ./run_all.sh [PROFILE] [arguments for snakemake, e.g. --dry-run]   PROFILE: a file of config/, default quick
+#   ./run_all.sh PROFILE --show    prints the whole of a profile, with what it extends
 #   ./run_all.sh test [arguments for pytest]
 # Ctrl-C and kill end everything that it has started; the same command goes on where it stopped.
 set -euo pipefail
@@ -19,7 +20,7 @@ profiles=$(for file in config/*.yaml; do printf "'%s' " "$(basename "$file" .yam
 what=quick
 case ${1:-} in
   -h | --help)
-    sed -n '2,4s/^# *//p' "$0"
+    sed -n '2,6s/^# *//p' "$0"
     echo "Profiles: ${profiles}"
     exit
     ;;
@@ -115,6 +116,7 @@ fi
 
 # --- a profile ---------------------------------------------------------------------------------
 
+case " $* " in *" --show "*) exec python -m altlib.profile "$what" ;; esac
 case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) dry=yes ;; *) dry= ;; esac
 if [ -z "$dry" ]; then
   lock .running python "is running"

@@ -39,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from altlib import ctr, datasets, fetch, metrics, plm, store
 from altlib.alignment import Alignment, AlignmentConfig
 from altlib.ctr import CtrConfig
-from altlib.faults import STRICT, Count, Seed, checked, entries, nearest
+from altlib.faults import STRICT, Count, Seed, checked, nearest
 from altlib.finetune import (
     AnswerModel,
     BothModel,
@@ -48,6 +48,7 @@ from altlib.finetune import (
     TowersModel,
     click_losses,
 )
+from altlib.profile import PROJECT, content, find, merged
 from altlib.schema import LabelRule
 from altlib.store import write_json
 from altlib.tabular import Prepared
@@ -63,8 +64,6 @@ from altlib.training import (
     processes,
     seed_step,
 )
-
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 def home() -> Path:
@@ -278,7 +277,7 @@ class Profile:
             )
         taken = {name.casefold(): "one of its own" for name in REPORT_NAMES}
         results: dict[str, str] = {}
-        for study, content in ((s, c) for of in self.studies.values() for s, c in of.items()):
+        for study, made in ((s, m) for of in self.studies.values() for s, m in of.items()):
             if not re.fullmatch(r"[\w-]+", study):
                 raise ValueError(
                     f"The study '{study}' has a name that cannot be a file's: use letters, digits, "
@@ -292,7 +291,7 @@ class Profile:
                         f"table or figure '{name}' of a report in place of {other}."
                     )
             taken |= {name.casefold(): f"that of the study '{study}'" for name in names}
-            for setting in content.settings:
+            for setting in made.settings:
                 name = file_name(study, setting)
                 if len(name.encode()) > 200:
                     raise ValueError(f"The setting '{setting}' of '{study}' has too long a name.")
@@ -378,43 +377,21 @@ PUBLISHED: dict[str, Any] = {
 """What the preset "published" puts in place of the defaults; a profile's own lines go first."""
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the entries of `over` put in place, level by level."""
-    result = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
 def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:
     """Reads a profile.
 
     Args:
-        name: of a file in config/, without its ending, or the path of a YAML file, looked for here
-            and in the project's folder: a notebook in JupyterLab runs elsewhere than the batch.
+        name: as for `profile.find`.
         changes: entries to put in place of the file's, nested as in the file.
 
     Raises:
         ValueError: there is no such profile, or an entry is unknown or of the wrong type.
     """
-    if name.endswith((".yaml", ".yml")):
-        path = next((p for p in (Path(name), PROJECT / name) if p.is_file()), None)
-        if path is None:
-            raise ValueError(f"There is no profile {name} in {Path.cwd()} or in {PROJECT}.")
-    elif not (path := PROJECT / "config" / f"{name}.yaml").is_file():
-        known = [p.stem for p in (PROJECT / "config").glob("*.yaml")]
-        raise ValueError(f"There is no profile '{name}'; {nearest(name, known)}")
-    own = {"name": path.stem, **entries(path)}
-    if own["name"] != path.stem:
-        raise ValueError(
-            f"{path.name}: 'name' is {own['name']!r}; a profile is called as its file, "
-            f"'{path.stem}'. Leave the entry out."
-        )
-    content = merged(own, changes or {})
-    if content.get("preset") == "published":
-        content = merged(PUBLISHED, content)
-    return checked(content, path.name, Profile)
+    path = find(name)
+    whole = merged(content(path), changes or {})
+    if whole.get("preset") == "published":
+        whole = merged(PUBLISHED, whole)
+    return checked(whole, path.name, Profile)
 
 
 STUDY_NOTEBOOKS = (

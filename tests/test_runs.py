@@ -74,7 +74,7 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
         ({"alignment": {"temperature": 0}}, r"'alignment.temperature' is 0: .*greater than 0"),
         ({"data": {"dataset": "synthetic", "min_count": 0}}, r"'data.min_count' is 0: .*greater"),
         ({"text": {"template": "{field}"}}, r"tiny.yaml: text.template is '{field}'; it must hold"),
-        ({"plm": None}, r"'plm' is None"),
+        ({"plm": None}, r"the entry 'plm' is missing"),
         (studies(variants=["alt_crt"]), r"The setting 'one' of a study finetunes 'alt_crt'"),
         (studies(seeds=[]), r"A study's seeds are empty"),
         (studies(seeds=[1, 1]), r"a seed stands there twice"),

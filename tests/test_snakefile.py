@@ -55,7 +55,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "name", ["2024_06", "1.10", "007", "true", "my 'p\"rofile $(x) *", "größe"]
 )
 def test_a_profile_may_have_any_name(name: str, copy: Path) -> None:
-    shutil.copy(ROOT / "config" / "single-pass.yaml", copy / "config" / f"{name}.yaml")
+    shutil.copy(ROOT / "config" / "quick.yaml", copy / "config" / f"{name}.yaml")
     done = dry_run(home=copy, ALTLIB_PROFILE=name)
     assert done.returncode == 0, done.stdout + done.stderr
     words = shlex.split(re.findall(r"exec .* 01_data.*|exec .*01_data.*", done.stdout)[0])
