@@ -10,9 +10,8 @@ import math
 import warnings
 import zipfile
 import zlib
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -93,15 +92,14 @@ def find(path: Path, file: str, members: list[str]) -> str:
 def decode(data: bytes, file: str, encoding: str) -> str:
     r"""Text of a file with "\n" as line ends; a ValueError names the line that does not decode.
 
-    In a file of a latin-1 set, lines that an editor saved as UTF-8 are read as such: letters beyond
-    ASCII that are UTF-8 throughout are not latin-1. Nor are its control characters, which Windows
-    has quotes and dashes for.
+    A file of a latin-1 set that an editor saved as UTF-8 is read as such: letters beyond ASCII that
+    are UTF-8 throughout are not latin-1.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if encoding == "latin-1":
-            text = "".join(map(western, data.removeprefix(BOM_UTF8).splitlines(keepends=True)))
+            text = data.decode(encoding)
         else:
             line = data.count(b"\n", 0, error.start) + 1
             raise ValueError(
@@ -109,14 +107,6 @@ def decode(data: bytes, file: str, encoding: str) -> str:
                 f"as {encoding}; save the file as text in this encoding."
             ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def western(line: bytes) -> str:
-    """A line in the first of these encodings that it is valid in."""
-    for encoding in ("utf-8", "cp1252"):
-        with suppress(UnicodeDecodeError):
-            return line.decode(encoding)
-    return line.decode("latin-1")
 
 
 def titled(text: str, file: str, delimiter: str = ",", quote: str | None = '"') -> pd.DataFrame:

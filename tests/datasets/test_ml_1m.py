@@ -84,17 +84,6 @@ def test_a_file_saved_as_utf8_gives_the_same(tmp_path: Path) -> None:
         assert read(path).frame.equals(expected)
 
 
-def test_lines_of_other_encodings_are_read_as_what_they_are(tmp_path: Path) -> None:
-    path = folder(tmp_path / "raw")
-    lines = ["90::Misérables::Drama".encode(), "91::“A” — €5::Drama".encode("cp1252")]
-    lines.append("92::Ärger::War".encode("latin-1"))
-    with (path / "movies.dat").open("ab") as movies:
-        movies.write(b"\n".join(lines) + b"\n")
-    with (path / "ratings.dat").open("a") as ratings:
-        ratings.writelines(f"1::{movie}::4::99\n" for movie in (90, 91, 92))
-    assert read(path).frame["title"].tolist()[-3:] == ["Misérables", "“A” — €5", "Ärger"]
-
-
 def test_doubts_are_recorded_and_warned_of(tmp_path: Path) -> None:
     raw = Raw("ml-1m", folder(tmp_path / "raw"), "user folder", {"x": "0"}, False, "terms")
     with pytest.warns(UserWarning) as caught:
