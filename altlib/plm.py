@@ -272,7 +272,7 @@ def _try(
             fault = "it does not give a state for each token"
         elif (alone[0] - states[0, :3]).abs().max() > 1e-3 * states.abs().max():
             fault = "its states depend on the padding behind a sentence"
-        elif (states[0, 0] - states[1, 0]).abs().max() < 1e-6 * states.abs().max():
+        elif (states[0, 0] - states[1, 0]).abs().max() <= 1e-6 * states.abs().max():
             fault = "its first token does not read those behind it"
     except Exception as error:  # of a model that wants other inputs
         fault = f"it cannot read a sentence ({type(error).__name__}: {error})"

@@ -53,10 +53,9 @@ class Predictor:
                 "'python -m altlib.serving export RUN OUT'."
             )
         self.export: dict[str, Any] = checked(description)
-        if model not in self.export["sha256"]:
-            raise FileNotFoundError(
-                f"{folder} holds no '{model}'; it has {', '.join(self.export['sha256'])}."
-            )
+        models = [name for name in self.export["sha256"] if name.endswith(".onnx")]
+        if model not in models:
+            raise FileNotFoundError(f"{folder} holds no '{model}'; it has {', '.join(models)}.")
         self.sentences: Sentences | None = None
         """What makes sentences of words, where the model reads them."""
         whole(folder, model, self.export)
@@ -175,6 +174,8 @@ class Predictor:
                 raise ValueError("This model reads sentences, and none were given.")
             tokens, attention = text
             batch = len(given.get("ids", tokens))
+            if tokens.dtype != np.int64 or attention.dtype != np.int64 or tokens.min(initial=0) < 0:
+                raise ValueError("tokens and attention must be int64, and none below 0.")
             if tokens.ndim != 2 or attention.shape != tokens.shape or not len(tokens) == batch > 0:
                 raise ValueError(
                     f"tokens are {list(tokens.shape)} and attention {list(attention.shape)} beside "
@@ -234,7 +235,13 @@ def mappings(frame: Any, fields: Sequence[str]) -> list[dict[str, Any]]:
         if array.dtype in (np.float16, np.float32):  # lists would hold them in a wider type
             columns.append(list(array))
         elif hasattr(column, "to_pylist"):  # Arrow
-            columns.append(column.to_pylist())
+            try:
+                columns.append(column.to_pylist())
+            except (OverflowError, ValueError) as error:  # times that Python has no type for
+                raise ValueError(
+                    f"The column '{name}' ({column.type}) holds a value that cannot be read: "
+                    f"{error}."
+                ) from None
         elif hasattr(column, "to_list"):  # polars
             columns.append(column.to_list())
         else:

@@ -1,6 +1,7 @@
 """A PLM in parts computes what transformers computes as a whole."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,15 @@ def test_what_cannot_read_sentences_is_refused_at_once(family: str, tmp_path: Pa
     }
     with pytest.raises(ValueError, match=fault[family]):
         plm.load(str(tmp_path))
+
+
+def test_weights_that_are_all_zero_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "zero")
+    weights = tmp_path / "zero" / "model.safetensors"
+    zeros = {name: torch.zeros_like(value) for name, value in load_file(weights).items()}
+    save_file(zeros, weights, {"format": "pt"})
+    with pytest.raises(ValueError, match="first token does not read those behind it"):
+        plm.load(str(tmp_path / "zero"))
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "Electra", "Albert", "Longformer", "XLMRoberta"])

@@ -85,6 +85,9 @@ def test_frames_of_other_kinds_give_the_same_words(reader: Predictor) -> None:
         assert reader.words(rows[:1]) == expected[:1]  # whatever else the batch holds
     with pytest.raises(ValueError, match=r"The frame has no column \['price'\]"):
         reader.words(table.select(["user"]))
+    times = pyarrow.array([2**60], pyarrow.timestamp("s"))
+    with pytest.raises(ValueError, match=r"The column 'user' \(timestamp\[s\]\) holds a value"):
+        reader.words(pyarrow.table({"user": times, "price": [1]}))
 
     class Other:
         columns = ("user", "price")
@@ -152,6 +155,9 @@ def test_bad_arrays_are_named(out: Path, row: dict[str, Any]) -> None:
     for cut in ((tokens[:, 1:], attention), (tokens[:0], attention[:0]), (tokens[0], attention[0])):
         with pytest.raises(ValueError, match=r"tokens are .* beside 1 rows; both must be"):
             predictor.score(ids, cut)
+    for wrong in ((tokens - 10**6, attention), (tokens, attention > 0)):
+        with pytest.raises(ValueError, match="tokens and attention must be int64, and none below"):
+            predictor.score(ids, wrong)
 
 
 def test_large_batches_are_scored_in_parts(
@@ -204,6 +210,8 @@ def test_a_folder_that_is_no_whole_export_is_refused(out: Path, tmp_path: Path) 
         Predictor(copied("export.json", b"{}"))
     with pytest.raises(FileNotFoundError, match=r"holds no 'model-int8\.onnx'; it has model\.onnx"):
         Predictor(out, model="model-int8.onnx")
+    with pytest.raises(FileNotFoundError, match=r"holds no 'tokenizer\.json'; it has model\.onnx"):
+        Predictor(out, model="tokenizer.json")
 
 
 def test_it_needs_no_torch(out: Path) -> None:

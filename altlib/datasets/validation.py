@@ -86,7 +86,11 @@ def find(path: Path, file: str, members: list[str]) -> str:
         raise FileNotFoundError(
             f"{path} holds no file '{file}'; it holds {', '.join(members[:10]) or 'nothing'}."
         )
-    return min(found, key=lambda m: len(Path(m).parts))
+    depths = [len(Path(member).parts) for member in found]
+    first, *others = [m for m, depth in zip(found, depths, strict=True) if depth == min(depths)]
+    if others:
+        raise ValueError(f"{path} holds both {first} and {others[0]}; leave one of them.")
+    return first
 
 
 def decode(data: bytes, file: str, encoding: str) -> str:

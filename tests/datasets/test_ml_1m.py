@@ -136,6 +136,13 @@ def test_the_first_broken_line_is_named(tmp_path: Path) -> None:
         read(folder(tmp_path / "raw", ratings=ratings))
 
 
+def test_two_files_of_a_name_are_named(tmp_path: Path) -> None:
+    path = folder(tmp_path / "raw")
+    (path / "users.dat.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds both users\.dat and users\.dat\.gz"):
+        read(path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     path = folder(tmp_path / "raw")
     (path / "users.dat").unlink()
