@@ -106,7 +106,13 @@ def test_data_that_are_not_to_be_had_are_asked_for_once(
 
 def test_ctrl_c_is_a_sentence_also_while_modules_are_loaded() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "altlib.plan", "quick"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # A background job of a shell ignores Ctrl-C, and so would what the tests start there.
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "numpy" in line:
