@@ -340,7 +340,7 @@ def _obtain(kind: str, name: str, entry: Entry) -> tuple[Path, str]:
     variable, wanted = f"ALTLIB_{kind.upper()}", " or ".join(entry.user)
     mine = os.environ.get(variable)
     raise Unavailable(
-        f"'{name}' cannot be had. User folder: "
+        f"'{name}' could not be obtained. User folder: "
         f"{f'no {wanted} in {mine}' if mine else f'{variable} is not set'}; "
         f"cache: not in {root}; {'; '.join(failures)}. "
         f"Get {wanted} by other means and set {variable} to the folder that holds it."
@@ -360,7 +360,7 @@ def _from_public_source(entry: Entry, files: Path) -> None:
         except OSError as error:
             answer = getattr(error, "response", None)
             reason = type(error).__name__ if answer is None else f"HTTP {answer.status_code}"
-            raise OSError(f"{url} cannot be had ({reason})") from error
+            raise OSError(f"{url} could not be obtained ({reason})") from error
 
 
 def _from_package_index(entry: Entry, files: Path) -> None:

@@ -124,7 +124,7 @@ def plan(name: str) -> pd.DataFrame:
             "finetunings to do": len(finetunings),
             "minutes": times.sum() / 60,
             "without estimate": int(times.isna().sum()),
-            "not to be had": absent,
+            "unavailable": absent,
         }
 
     return pd.DataFrame([line(notebook, of) for notebook, of in named.items()])
@@ -147,7 +147,7 @@ def main() -> None:
     table["minutes"] = table["minutes"].round().astype(int)
     print(table.to_markdown(index=False))
     print(f"About {minutes:,.0f} minutes of training in all", end="")
-    print(f", and {unknown} runs whose like no report has." if unknown else ".")
+    print(f", and {unknown} runs without a comparable past run." if unknown else ".")
 
 
 if __name__ == "__main__":

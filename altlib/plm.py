@@ -101,15 +101,7 @@ def load(name: str, dropout: float = 0.1, length: int = 0) -> Plm:
             # The deeper layers of the checkpoint are then not even read.
             config.num_hidden_layers = int(depth)
     _set_dropout(config, dropout, name)
-    with _reading(f"The weights of '{name}' in {folder}"):
-        model, report = AutoModelForMaskedLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-        )
+    model, report = _weights(AutoModelForMaskedLM, folder, config, name)
     tokenizer = _tokenizer(folder, name, config)
     prefix = f"{model.base_model_prefix}."
     missing = [key for key in report["missing_keys"] if key.startswith(prefix)]
@@ -162,16 +154,7 @@ def load_answering(name: str, dropout: float = 0.1) -> T5ForConditionalGeneratio
     if config.model_type != "t5":
         raise ValueError(f"'{name}' is a {config.model_type}, and only a T5 answers in words.")
     config.dropout_rate = dropout
-    with _reading(f"The weights of '{name}' in {folder}"):
-        loaded: Any = T5ForConditionalGeneration.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-        )
-    model, report = loaded
+    model, report = _weights(T5ForConditionalGeneration, folder, config, name)
     _whole(model, report, report["missing_keys"], folder, name)
     return model
 
@@ -232,6 +215,21 @@ def _set_dropout(config: PreTrainedConfig, dropout: float, name: str) -> None:
         )
     for key in known:
         setattr(config, key, dropout)
+
+
+def _weights(
+    kind: Any, folder: Path, config: PreTrainedConfig, name: str
+) -> tuple[Any, dict[str, Any]]:
+    """The model of a class of transformers with a checkpoint's weights, and what did not fit."""
+    with _reading(f"The weights of '{name}' in {folder}"):
+        return kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,
+        )
 
 
 def _whole(

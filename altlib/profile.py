@@ -75,7 +75,7 @@ def content(path: Path) -> dict[str, Any]:
         own = {"name": file.stem, **read(file)}
         if own["name"] != file.stem:
             raise ValueError(
-                f"{file.name}: 'name' is {own['name']!r}; a profile is called as its file, "
+                f"{file.name}: 'name' is {own['name']!r}; a profile has the name of its file, "
                 f"'{file.stem}'. Leave the entry out."
             )
         own.pop("extends", None)

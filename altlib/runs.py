@@ -191,7 +191,7 @@ class Study:
             if not getattr(self, what):
                 raise ValueError(f"A study's {what} are empty; it needs at least one.")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"A study's seeds are {self.seeds}: a seed stands there twice.")
+            raise ValueError(f"A study's seeds are {self.seeds}: duplicate seed.")
         for setting, changes in self.settings.items():
             variants = changes.get("variants", self.variants)
             unknown = [variant for variant in variants if variant not in VARIANTS]
@@ -244,9 +244,7 @@ class Profile:
             if not self.seeds[variant]:
                 raise ValueError(f"seeds.{variant} is empty; give a seed or leave the line out.")
             if len(set(self.seeds[variant])) < len(self.seeds[variant]):
-                raise ValueError(
-                    f"seeds.{variant} is {self.seeds[variant]}: a seed stands there twice."
-                )
+                raise ValueError(f"seeds.{variant} is {self.seeds[variant]}: duplicate seed.")
         with torch.device("meta"):  # without memory: only to hear what is wrong with the sizes
             ctr.build(self.ctr, features=2, fields=2)
         for notebook in self.studies:

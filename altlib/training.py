@@ -96,10 +96,10 @@ class Batch(NamedTuple):
 
 def sent(part: Any, device: torch.device) -> Any:
     """A tensor, or a dataclass of tensors, on `device`."""
-    if isinstance(part, Tensor):
-        return part.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else part
     if part is None or device.type == "cpu":
         return part
+    if isinstance(part, Tensor):
+        return part.pin_memory().to(device, non_blocking=True)
     return replace(part, **{name: sent(value, device) for name, value in vars(part).items()})
 
 

@@ -132,7 +132,9 @@ def test_when_every_source_fails_the_error_names_each(world: World) -> None:
 
 def test_an_unreachable_public_source_is_named(world: World) -> None:
     (world.index / "some_pkg-1.0-py3-none-any.whl").unlink()
-    with pytest.raises(FileNotFoundError, match=r"toy/a\.txt cannot be had \(ConnectionError\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"toy/a\.txt could not be obtained \(ConnectionError\)"
+    ):
         fetch.raw("toy")
 
 

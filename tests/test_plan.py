@@ -100,7 +100,7 @@ def test_data_that_are_not_to_be_had_are_asked_for_once(
         raise fetch.Unavailable("There are no clicks.")
 
     monkeypatch.setattr(runs, "prepare", prepare)
-    assert plan.plan(profile)["not to be had"].tolist() == [4, 2, 2]
+    assert plan.plan(profile)["unavailable"].tolist() == [4, 2, 2]
     assert len(asked) == 2  # for the raw models, and for those with a PLM
 
 

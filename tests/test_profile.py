@@ -95,7 +95,7 @@ def test_a_wrong_grid_is_named(tmp_path: Path, grid: object, words: str) -> None
         ({"a": {"extends": ["quick"]}}, "a.yaml: 'extends' is .*; it is the name of one profile"),
         (
             {"b": {"name": "c"}, "a": {"extends": "b.yaml"}},
-            "b.yaml: 'name' is 'c'; .* called as its file",
+            "b.yaml: 'name' is 'c'; .* has the name of its file",
         ),
     ],
 )

@@ -67,7 +67,7 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
         ({"seeds": {"alt_crt": [0]}}, r"variant 'alt_crt'; did you mean 'alt_ctr'\?"),
         (
             {"seeds": {"raw": [0, 0]}},
-            r"tiny.yaml: seeds.raw is \[0, 0\]: a seed stands there twice",
+            r"tiny.yaml: seeds.raw is \[0, 0\]: duplicate seed",
         ),
         ({"finetuning": {"ctr": {"patience": 0}}}, r"'finetuning.ctr.patience' is 0: .*greater"),
         ({"pretraining": {"patience": 2}}, r"pretraining.patience has no meaning"),
@@ -77,7 +77,7 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
         ({"plm": None}, r"the entry 'plm' is missing"),
         (studies(variants=["alt_crt"]), r"The setting 'one' of a study finetunes 'alt_crt'"),
         (studies(seeds=[]), r"A study's seeds are empty"),
-        (studies(seeds=[1, 1]), r"a seed stands there twice"),
+        (studies(seeds=[1, 1]), r"duplicate seed"),
         ({"studies": {"09_ablation": {}}}, r"notebook '09_ablation'; did you mean"),
         (
             {
@@ -153,7 +153,9 @@ def test_every_table_and_figure_of_the_notebooks_is_a_name_that_studies_may_not_
 @pytest.mark.parametrize("name", ["../../victim", "/tmp/victim", "other", "7"])
 def test_a_profile_is_called_as_its_file(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"name: {name}\n{Path(TINY).read_text()}")
-    with pytest.raises(ValueError, match=r"'name' is .*; a profile is called as its file, 'mine'"):
+    with pytest.raises(
+        ValueError, match=r"'name' is .*; a profile is has the name of its file, 'mine'"
+    ):
         load_profile(str(tmp_path / "mine.yaml"))
 
 

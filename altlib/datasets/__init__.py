@@ -37,7 +37,7 @@ def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
 
     Raises:
         ValueError: an unknown name or option, or files that break a rule.
-        FileNotFoundError: the raw files are not to be had, or one of them is missing.
+        FileNotFoundError: the raw files are unavailable, or one of them is missing.
     """
     if name == "synthetic":
         return synthetic.make(synthetic.from_options(options or {}))
