@@ -154,7 +154,7 @@ def test_every_table_and_figure_of_the_notebooks_is_a_name_that_studies_may_not_
 def test_a_profile_is_called_as_its_file(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"name: {name}\n{Path(TINY).read_text()}")
     with pytest.raises(
-        ValueError, match=r"'name' is .*; a profile is has the name of its file, 'mine'"
+        ValueError, match=r"'name' is .*; a profile has the name of its file, 'mine'"
     ):
         load_profile(str(tmp_path / "mine.yaml"))
 
