@@ -1,10 +1,10 @@
-"""Which notebooks have to run: `./run_all.sh PROFILE` calls this.
+"""What a profile has to run: `./run_all.sh PROFILE` calls this.
 
-Each rule executes one notebook and leaves a small JSON, its stamp, as output; the executed notebook
-is the log, so that a failed one stays to be read. One that fails does not stop the others, except
-where nothing can go on: its stamp says why, and the report names it. A rule lists the modules whose
-change can change what its notebook shows. Training is found again under artifacts/ whatever reruns
-here: only a change of configuration or data trains anew.
+Every training is a job (`altlib/lab/jobs.py` says how they are cut), and a notebook follows the jobs
+whose results it shows. What a job made lies under artifacts/ by its key; the job's stamp says how it
+ended, and a stamp that is there is not asked how old it is: only changed configuration or data train
+anew, by another key. Each notebook's executed copy is its log, so that a failed one stays to be read;
+one that fails does not stop the others, except where nothing can go on.
 
 The environment names the profile, ALTLIB_PROFILE, since Snakemake reads `--config profile=007` as a
 number.
@@ -17,70 +17,74 @@ import sys
 from pathlib import Path
 
 from altlib import profile
-from altlib.execute import end_with
+from altlib.lab import jobs
+from altlib.lab.outlook import outlook
+from altlib.lab.terminal import end_with
 
 if config:
     raise WorkflowError(
         f"--config {' '.join(config)}: there is nothing to configure so; name the profile in the "
         "environment: ALTLIB_PROFILE=quick."
     )
-if parent := os.environ.pop("ALTLIB_PARENT", None):
-    end_with(int(parent))
-
 PROFILE = os.environ.get("ALTLIB_PROFILE", "quick")
 if re.search(r"^-|[{}/\n]", PROFILE):  # Snakemake takes braces for wildcards
     raise WorkflowError(
         f"The name of the profile {PROFILE!r} begins with - or holds one of {{ }} / or a line's "
         "end; rename its file."
     )
-if not Path(f"config/{PROFILE}.yaml").is_file():
-    raise WorkflowError(f"There is no profile config/{PROFILE}.yaml.")
+try:
+    PLAN = jobs.plan(PROFILE)
+except (ValueError, OSError) as error:
+    sys.exit(f"altlib: {error}")
+# Only the first process has these: what a cluster starts reads this file, too.
+if parent := os.environ.pop("ALTLIB_PARENT", None):
+    end_with(int(parent))
+    if os.environ.pop("ALTLIB_DRY", None):
+        print(outlook(PLAN))
+    else:
+        jobs.clear(PLAN)
+
+JOBS = list(PLAN.jobs)
+NOTEBOOKS = list(PLAN.shown)
 STAMP = f"artifacts/stamps/{PROFILE}/{{notebook}}.json"
+NEEDED = ("01_data", "02_templating", "14_report")  # where these fail, nothing can go on
 
-SHOW = ["altlib/tables.py", "altlib/figures.py", "altlib/runs.py"]
-DATA = ["altlib/schema.py", "altlib/fetch.py", "altlib/tabular.py"]
-DATA += sorted(str(path) for path in Path("altlib/datasets").glob("*.py"))
-TEXT = ["altlib/plm.py", "altlib/text.py", "altlib/masking.py"]
-CLAIMS = "altlib/claims.py"
-MODELS = sorted(str(path) for path in Path("altlib/ctr").glob("*.py"))
-ALIGN = [*TEXT, *MODELS, "altlib/losses.py", "altlib/alignment.py", "altlib/training.py"]
-TUNE = [*TEXT, *MODELS, "altlib/finetune.py", "altlib/metrics.py", "altlib/training.py"]
+# Profiles and paths may hold spaces. The shell's parent is Snakemake, and by `exec` it becomes that
+# of what runs, which ends with it.
+PYTHON = shlex.quote(sys.executable)
+RUN = f"-m altlib.lab.run {shlex.quote(PROFILE)} --parent $PPID --threads {PLAN.profile.threads}"
 
-# Notebooks 07 to 11 run where the profile has studies for them, 12 and 13 where it aligns.
-FILES = profile.files(Path(f"config/{PROFILE}.yaml"))
-CONTENT = profile.content(FILES[0])
-STUDIES = list(CONTENT.get("studies") or {})
-SHOWN = {
-    "12_alignment": (
-        ["06_finetune_both"],
-        [*ALIGN, *SHOW, CLAIMS, *(f"altlib/explorer.{kind}" for kind in ("py", "js", "html"))],
-    ),
-    "13_serving": (
-        ["06_finetune_both"],
-        [*TUNE, *SHOW, CLAIMS, "altlib/serving.py", "altlib/predictor.py"],
-    ),
-}
-if not {"raw", "alt_ctr", "alt_lang", "alt_both"} <= set(CONTENT["seeds"]):
-    SHOWN = {}
 
-# notebook: (notebooks before it, modules)
-NOTEBOOKS = {
-    "01_data": ([], [*DATA, *SHOW]),
-    "02_templating": (["01_data"], [*TEXT, *SHOW]),
-    "03_pretraining": (["02_templating"], [*ALIGN, *SHOW]),
-    "04_finetune_ctr": (["03_pretraining"], [*TUNE, *SHOW]),
-    "05_finetune_lang": (["03_pretraining"], [*TUNE, *SHOW]),
-    "06_finetune_both": (["04_finetune_ctr", "05_finetune_lang"], [*TUNE, *SHOW]),
-    **{name: (["06_finetune_both"], [*ALIGN, *TUNE, *SHOW, CLAIMS]) for name in STUDIES},
-    **SHOWN,
-    "14_report": (
-        ["04_finetune_ctr", "05_finetune_lang", "06_finetune_both", *STUDIES, *SHOWN],
-        ["altlib/metrics.py", CLAIMS, "altlib/report.py", "altlib/report.html", *SHOW],
-    ),
-}
+def stamps(names):
+    return [PLAN.jobs[name].stamp for name in names]
 
-# Where these fail, nothing can go on.
-NEEDED = ("01_data", "02_templating", "14_report")
+
+def code(notebook):
+    """The rooms whose change can change what a notebook shows."""
+    rooms = {"01_data": ["data"], "02_templating": ["data", "models"]}
+    rooms |= {"12_alignment": ["explorer", "models"], "13_serving": ["serving", "models"]}
+    return [
+        str(file)
+        for room in ["lab", *rooms.get(notebook, [])]
+        for file in sorted(Path("altlib", room).rglob("*.*"))
+        if file.suffix in (".py", ".js", ".html")
+    ]
+
+
+def executing(notebook):
+    """The words that execute a notebook."""
+    words = ["-m", "altlib.lab.execute", f"notebooks/{notebook}.ipynb", "-p", "profile", PROFILE]
+    words += ["--out", f"reports/{PROFILE}/notebooks/{notebook}.ipynb"]
+    if notebook not in NEEDED:
+        words += ["--stamp", STAMP.format(notebook=notebook)]
+    if notebook == "12_alignment":
+        words += ["-p", "live", "False"]
+    return shlex.join(words)
+
+
+localrules:
+    all,
+    data,
 
 
 rule all:
@@ -88,31 +92,61 @@ rule all:
         expand(STAMP, notebook=NOTEBOOKS),
 
 
-for position, (name, (before, modules)) in enumerate(NOTEBOOKS.items()):
-    stamp, executed = STAMP.format(notebook=name), f"reports/{PROFILE}/notebooks/{name}.ipynb"
-    words = [f"notebooks/{name}.ipynb", "--out", executed, "-p", "profile", PROFILE]
-    if name not in NEEDED:
-        words += ["--stamp", stamp]
-    if name == "12_alignment":
-        words += ["-p", "live", "False"]
+rule data:
+    output:
+        "artifacts/jobs/data/{job}.json",
+    priority: 1000
+    shell:
+        "exec {PYTHON} {RUN} --job data/{wildcards.job}"
 
-    rule:
-        name:
-            name
-        input:
-            notebook=f"notebooks/{name}.ipynb",
-            profile=[str(file) for file in FILES],
-            before=expand(STAMP, notebook=before),
-            modules=modules,
-        params:
-            words=shlex.join([sys.executable, "-m", "altlib.execute", *words]),
-        output:
-            stamp,
-        log:
-            executed,
-        # A notebook uses all cores: two trainings at once would only slow each other.
-        threads: workflow.cores
-        priority: len(NOTEBOOKS) - position
-        # The shell's parent is Snakemake, and by `exec` it becomes that of the notebook's runner.
-        shell:
-            "exec {params.words} --parent $PPID"
+
+rule pretrain:
+    input:
+        lambda wildcards: ancient(stamps(PLAN.jobs[f"pretrain/{wildcards.job}"].needs)),
+    output:
+        "artifacts/jobs/pretrain/{job}.json",
+    params:
+        start=jobs.starter(PLAN.profile, PYTHON),
+    threads: PLAN.profile.threads * PLAN.profile.processes
+    priority: 999
+    resources:
+        gpu=PLAN.profile.processes,
+        nodes=PLAN.profile.nodes,
+        tasks=PLAN.profile.nodes,
+    shell:
+        "exec {params.start} {RUN} --job pretrain/{wildcards.job}"
+
+
+rule finetune:
+    input:
+        lambda wildcards: ancient(stamps(PLAN.jobs[f"finetune/{wildcards.job}"].needs)),
+    output:
+        "artifacts/jobs/finetune/{job}.json",
+    threads: PLAN.profile.threads
+    priority: lambda wildcards: 900 - JOBS.index(f"finetune/{wildcards.job}")
+    resources:
+        gpu=1,
+    shell:
+        "exec {PYTHON} {RUN} --job finetune/{wildcards.job}"
+
+
+rule notebook:
+    input:
+        notebook="notebooks/{notebook}.ipynb",
+        profile=[str(file) for file in profile.files(Path(f"config/{PROFILE}.yaml"))],
+        shown=lambda wildcards: stamps(PLAN.shown[wildcards.notebook]),
+        before=lambda wildcards: (
+            expand(STAMP, notebook=NOTEBOOKS[:-1]) if wildcards.notebook == NOTEBOOKS[-1] else []
+        ),
+        code=lambda wildcards: code(wildcards.notebook),
+    output:
+        STAMP,
+    log:
+        f"reports/{PROFILE}/notebooks/{{notebook}}.ipynb",
+    params:
+        words=lambda wildcards: executing(wildcards.notebook),
+    # Notebook 13 measures times, which other work would spoil.
+    threads: lambda wildcards: workflow.cores if wildcards.notebook == "13_serving" else 1
+    priority: 2000
+    shell:
+        "exec {PYTHON} {params.words} --parent $PPID"

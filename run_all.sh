@@ -118,28 +118,17 @@ fi
 
 case " $* " in *" --show "*) exec python -m altlib.profile "$what" ;; esac
 case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) dry=yes ;; *) dry= ;; esac
-if [ -z "$dry" ]; then
-  lock .running python "is running"
-  # A power cut can leave stamps in part, and empty what they stand for: notebooks make it anew.
-  { grep -Ls --null '^}' artifacts/stamps/*/*.json || true; } | xargs -0 rm -f
-  if [ -n "$(find "reports/$what" -type f -empty 2>/dev/null)" ]; then
-    rm -f "artifacts/stamps/$what"/*.json
-  fi
-  # A notebook that failed, or of which a run failed, tries again; where weights or data were
-  # absent, once the user has brought some.
-  again='"failed"'
-  [ -z "${ALTLIB_PLM:-}${ALTLIB_DATA:-}" ] || again='"failed"\|"absent"'
-  { grep -ls --null "$again" "artifacts/stamps/$what"/*.json || true; } | xargs -0 rm -f
-fi
-python -m altlib.plan "$what" --check || exit 1
+[ -n "$dry" ] || lock .running python "is running"
 cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
+gpus=$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)
 echo "Running the profile '$what' on $cores cores ..."
 # In the background, where Ctrl-C does not reach it: it ends when this process has ended.
-ALTLIB_PROFILE=$what ALTLIB_PARENT=$$ \
-  python -m snakemake "$@" --cores "$cores" --nolock --rerun-incomplete --quiet host reason rules &
+ALTLIB_PROFILE=$what ALTLIB_PARENT=$$ ALTLIB_DRY=$dry ALTLIB_CALL=$(date +%s)-$$ \
+  python -m snakemake --cores "$cores" --resources gpu="$((gpus > 0 ? gpus : cores))" "$@" \
+  --nolock --rerun-incomplete --rerun-triggers mtime --quiet host reason rules &
 wait $! ||
   die "the profile '$what' did not finish (see above); run the same command again to go on where it stopped"
-[ -z "$dry" ] || exec python -m altlib.plan "$what"
+[ -z "$dry" ] || exit 0
 reports=reports/$what
 if [ -f "$reports/tables/main.md" ]; then
   echo

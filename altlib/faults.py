@@ -1,31 +1,16 @@
 """Faults of names and configuration files, as sentences."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic import Field as Limits
+from pydantic import TypeAdapter, ValidationError
 
 Checked = TypeVar("Checked")
-
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-"""Of every configuration: no unknown entries, and finite numbers."""
-
-Count = Annotated[int, Limits(ge=1, lt=1 << 31)]
-"""Epochs, rows of a batch and the like."""
-
-Amount = Annotated[float, Limits(ge=0, le=1e6)]
-"""Rates, and weights of terms."""
-
-Seed = Annotated[int, Limits(ge=0, lt=1 << 63)]
-"""Of whatever is drawn; it stands in names of files."""
-
-Size = Annotated[int, Limits(ge=1, le=1 << 14)]
-"""Of a part of a model: what is wider or deeper fits into no memory."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -83,13 +68,17 @@ def entries(path: Path) -> dict[str, Any]:
     return content
 
 
+adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+"""What makes a dataclass of entries; it takes longer to build than to use."""
+
+
 def checked(content: dict[str, Any], file: str, root: type[Checked]) -> Checked:
     """The dataclass `root` made of a file's entries; a ValueError names the first fault."""
     try:
-        made = TypeAdapter(root).validate_python(content)
+        made: Any = adapter(root).validate_python(content)
     except ValidationError as error:
         raise ValueError(explain(error, file, root)) from None
-    for place in flags_as_numbers(content, asdict(made)):  # type: ignore[call-overload]
+    for place in flags_as_numbers(content, asdict(made)):
         raise ValueError(f"{file}: '{place}' is true or false; it must be a number.")
     return made
 

@@ -14,18 +14,26 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+PROJECT = Path(__file__).resolve().parents[1]
+"""The folder of the project."""
+
 DONE = "done.json"
 # A full disk in the words of the system, which safetensors passes on, and of numpy.
 FULL = re.compile(r"No space left|[Qq]uota exceeded|File too large|\d+ requested and \d+ written")
 
 Found = TypeVar("Found")
+
+
+def home() -> Path:
+    """The folder that holds artifacts/ and reports/: `ALTLIB_HOME`, or the project itself."""
+    return Path(os.environ.get("ALTLIB_HOME") or PROJECT)
 
 
 def remembered(function: Callable[[Path], Found]) -> Callable[[Path], Found]:
@@ -78,6 +86,27 @@ def fault(folder: Path, *names: str) -> str:
     except (ValueError, TypeError, LookupError, AttributeError):
         return f"{DONE} is damaged"
     return ""
+
+
+def ended(folder: Path) -> dict[str, Any]:
+    """How the making of a folder ended: its `done.json`, empty where there is none to read.
+
+    Its "status" is "done"; "failed"; or "absent", where no source has what it needs.
+    """
+    try:
+        found = json.loads((folder / DONE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def note_failure(folder: Path, content: dict[str, Any]) -> None:
+    """Leaves a folder with nothing but a `done.json` that says why it could not be made."""
+    with suppress(OSError):  # as on a full disk; who asked for the folder is told all the same
+        temporary = folder.with_name(f".{folder.name}.failed")
+        shutil.rmtree(temporary, ignore_errors=True)
+        write_json(temporary / DONE, content)
+        put(temporary, folder)
 
 
 def checked(file: Path) -> Path:

@@ -7,7 +7,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from altlib import figures, runs, tables
+from altlib.lab import figures, tables
+from altlib.store import home
 
 MODULES = ("pretraining", "id_models", "prepare", "language")
 
@@ -31,7 +32,7 @@ def bars(table: pd.DataFrame) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", default=MODULES, help="which ones; all by default")
-    folder = runs.home() / "reports" / "benchmarks"
+    folder = home() / "reports" / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
     whole = folder / "benchmarks.csv"
     old = pd.read_csv(whole) if whole.exists() else pd.DataFrame(columns=["module"])

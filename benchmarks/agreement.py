@@ -15,11 +15,16 @@ from deepctr_torch.inputs import SparseFeat
 from deepctr_torch.models import AFM, AFN, DCN, PNN, WDL, AutoInt, DCNMix, DeepFM, xDeepFM
 from torch import Tensor, nn
 
-from altlib import ctr, metrics, runs, tables
-from altlib.finetune import CtrModel, click_losses
-from altlib.tabular import Prepared
-from altlib.text import TextBatch
-from altlib.training import Batches, accelerator, fit, predict, seed_step
+from altlib.data.tabular import Prepared
+from altlib.data.text import TextBatch
+from altlib.lab import metrics, steps, tables
+from altlib.models import ctr
+from altlib.models.finetune import CtrModel, click_losses
+from altlib.profile import load_profile
+from altlib.store import home
+from altlib.training.batches import Batches
+from altlib.training.loop import fit, predict
+from altlib.training.processes import accelerator, seed_step
 
 SEEDS = range(3)
 SIZES = ctr.CtrConfig()
@@ -88,7 +93,7 @@ def peers(data: Prepared, seed: int) -> dict[str, nn.Module]:
 
 def trained(model: nn.Module, data: Prepared, seed: int) -> float:
     """Test AUC after training with the budget of "quick" and early stopping on validation."""
-    budget = runs.load_profile("quick", {"finetuning": {"ctr": {"seed": seed}}}).finetuning.ctr
+    budget = load_profile("quick", {"finetuning": {"ctr": {"seed": seed}}}).finetuning.ctr
     run = accelerator(budget)
     watched, test = (Batches(data, data.of(split), 1024) for split in ("validation", "test"))
 
@@ -111,9 +116,9 @@ def trained(model: nn.Module, data: Prepared, seed: int) -> float:
 
 
 def main() -> None:
-    data = runs.prepare(runs.load_profile("quick").data)
+    data = steps.prepare(load_profile("quick").data)
     fields = len(data.schema.fields)
-    folder = runs.home() / "reports" / "benchmarks"
+    folder = home() / "reports" / "benchmarks"
     table = folder / "tables" / "agreement.csv"
     lines = pd.read_csv(table).to_dict("records") if table.exists() else []
     done = {line["model"] for line in lines}

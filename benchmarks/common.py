@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from altlib import runs
+from altlib.lab import provenance
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ class Figure:
             "ours": self.ours,
             "peer": self.peer,
             "reached": {True: "yes", False: "no", None: ""}[self.reached],
-            "machine": runs.machine(),
-            "versions": ", ".join(f"{p} {runs.versions()[p]}" for p in ("torch", "transformers")),
+            "machine": provenance.machine(),
+            "versions": ", ".join(
+                f"{p} {provenance.versions()[p]}" for p in ("torch", "transformers")
+            ),
         }
 
 

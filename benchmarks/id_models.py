@@ -13,10 +13,14 @@ from deepctr_torch.models import AutoInt, DCNMix, DeepFM
 from deepctr_torch.models.basemodel import BaseModel
 from torch import nn
 
-from altlib import ctr, runs
-from altlib.finetune import CtrModel, click_losses
-from altlib.tabular import Prepared
-from altlib.training import Batches, TrainingConfig, accelerator, fit
+from altlib.config import DataConfig, TrainingConfig
+from altlib.data.tabular import Prepared
+from altlib.lab import steps
+from altlib.models import ctr
+from altlib.models.finetune import CtrModel, click_losses
+from altlib.training.batches import Batches
+from altlib.training.loop import fit
+from altlib.training.processes import accelerator
 from benchmarks.common import Figure, compared
 
 BATCH, WIDTH, DNN = 1024, 32, (300, 300, 128)
@@ -47,7 +51,7 @@ def measure(rounds: int = 5, rows: int = 102_400) -> list[Figure]:
     """Rows a second of one epoch over `rows` rows of MovieLens-1M, both on the CPU."""
     if torch.cuda.is_available():
         raise SystemExit("This compares CPUs: set CUDA_VISIBLE_DEVICES to nothing.")
-    data = runs.prepare(runs.DataConfig("ml-1m"))
+    data = steps.prepare(DataConfig("ml-1m"))
     chosen = data.of("train")[:rows]
     local = data.ids(chosen) - data.vocabulary.starts[:-1]
     labels = data.labels[chosen].astype(np.float32)

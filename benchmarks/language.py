@@ -6,10 +6,15 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
-from altlib import fetch, plm, runs
-from altlib.finetune import LangModel, click_losses, prediction
-from altlib.text import SentenceTokens
-from altlib.training import Batches, TrainingConfig, optimiser
+from altlib.config import DataConfig, PlmConfig, TextConfig, TrainingConfig
+from altlib.data import fetch
+from altlib.data.tabular import Prepared
+from altlib.data.text import SentenceTokens
+from altlib.lab import steps
+from altlib.models import plm
+from altlib.models.finetune import LangModel, click_losses, prediction
+from altlib.training.batches import Batches
+from altlib.training.loop import optimiser
 from benchmarks.common import Figure, compared
 
 PLM, BATCH = "minilm-l6:2", 128
@@ -18,10 +23,10 @@ PLM, BATCH = "minilm-l6:2", 128
 class Peer:
     """The usual loop: sentences tokenised once by rows, shuffled, padded by the collator."""
 
-    def __init__(self, data: runs.Prepared, rows: np.ndarray) -> None:
+    def __init__(self, data: Prepared, rows: np.ndarray) -> None:
         language = plm.load(PLM, 0.0)
         values = [value for field in data.values for value in field]
-        sentences = SentenceTokens(runs.TextConfig(), values, data.schema, language.tokenizer)
+        sentences = SentenceTokens(TextConfig(), values, data.schema, language.tokenizer)
         texts = [sentences.sentence(row)[0] for row in data.rows[rows]]
         encoded = language.tokenizer(texts, truncation=True, max_length=100)
         self.examples = [
@@ -58,9 +63,9 @@ class Peer:
 class Ours:
     """The same rows by token table and length buckets."""
 
-    def __init__(self, data: runs.Prepared, rows: np.ndarray) -> None:
-        config = runs.PlmConfig(PLM, 0.0)
-        text = runs.sentences(runs.DataConfig("ml-1m"), runs.TextConfig(), config)
+    def __init__(self, data: Prepared, rows: np.ndarray) -> None:
+        config = PlmConfig(PLM, 0.0)
+        text = steps.sentences(DataConfig("ml-1m"), TextConfig(), config)
         self.batches = Batches(data, rows, BATCH, text)
         self.model = LangModel(plm.load(PLM, 0.0))
         self.optimiser = optimiser(self.model, TrainingConfig(1, BATCH, 5e-5))
@@ -87,7 +92,7 @@ class Ours:
 
 def measure(rounds: int = 5, rows: int = 2048) -> list[Figure]:
     """Rows a second of finetuning and of evaluation over `rows` rows of MovieLens-1M."""
-    data = runs.prepare(runs.DataConfig("ml-1m"))
+    data = steps.prepare(DataConfig("ml-1m"))
     chosen = np.random.default_rng(0).permutation(data.of("train"))[:rows]
     peer, ours = Peer(data, chosen), Ours(data, chosen)
     return [

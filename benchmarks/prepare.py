@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from altlib import plm, runs
-from altlib.datasets.frame import gathered
-from altlib.schema import Field, LabelRule, Schema
-from altlib.tabular import Prepared, prepare
-from altlib.text import TextConfig, TokenTable
-from altlib.training import Batches
+from altlib.config import DataConfig, LabelRule, PlmConfig, TextConfig
+from altlib.data.frame import gathered
+from altlib.data.schema import Field, Schema
+from altlib.data.tabular import Prepared, prepare
+from altlib.data.text import TokenTable
+from altlib.lab import steps
+from altlib.models import plm
+from altlib.training.batches import Batches
 from benchmarks.common import Figure, Memory, alone
 
 PLM = "minilm-l6"
@@ -29,9 +31,9 @@ def movielens() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as home:
         os.environ["ALTLIB_HOME"] = home
         started, memory = time.perf_counter(), Memory()
-        config = runs.DataConfig("ml-1m")
-        runs.prepare(config)
-        runs.sentences(config, TextConfig(), runs.PlmConfig(PLM))
+        config = DataConfig("ml-1m")
+        steps.prepare(config)
+        steps.sentences(config, TextConfig(), PlmConfig(PLM))
         return time.perf_counter() - started, memory.peak()
 
 

@@ -26,32 +26,37 @@ from transformers import (
     RobertaConfig,
 )
 
-from altlib import plm, runs, tables
-from altlib.alignment import Alignment, AlignmentConfig
-from altlib.training import (
-    Batch,
-    Batches,
+from altlib.config import (
+    AlignmentConfig,
+    CtrConfig,
+    DataConfig,
+    PlmConfig,
+    Pretraining,
+    TextConfig,
     TrainingConfig,
-    accelerator,
-    compile_layers,
-    fit,
-    optimiser,
 )
+from altlib.lab import provenance, steps, tables
+from altlib.models import plm
+from altlib.models.alignment import Alignment
+from altlib.store import home
+from altlib.training.batches import Batch, Batches
+from altlib.training.loop import compile_layers, fit, optimiser
+from altlib.training.processes import accelerator
 from benchmarks.common import Figure, Memory, alone, interleaved, matmul_step, ratio
 from benchmarks.published import PublishedPretraining
 
-DATA = runs.DataConfig("ml-1m")
+DATA = DataConfig("ml-1m")
 TRAINING = TrainingConfig(epochs=1, batch=128, rate=1e-3)
 CPU = torch.device("cpu")
 
 
-def profile(name: str, dropout: float, passes: int, batch: int = 128) -> runs.Pretraining:
+def profile(name: str, dropout: float, passes: int, batch: int = 128) -> Pretraining:
     """A pretraining of DCNv2 with a PLM, everything else by default."""
-    return runs.Pretraining(
+    return Pretraining(
         DATA,
-        runs.TextConfig(),
-        runs.PlmConfig(name, dropout),
-        runs.CtrConfig(),
+        TextConfig(),
+        PlmConfig(name, dropout),
+        CtrConfig(),
         AlignmentConfig(plm_passes=passes),  # type: ignore[arg-type]
         replace(TRAINING, batch=batch),
     )
@@ -60,10 +65,10 @@ def profile(name: str, dropout: float, passes: int, batch: int = 128) -> runs.Pr
 class OurStep:
     """Calls are steps on successive batches, data path included."""
 
-    def __init__(self, config: runs.Pretraining, device: torch.device = CPU) -> None:
-        self.data = runs.prepare(config.data)
-        self.text = runs.sentences(config.data, config.text, config.plm)
-        self.model: Alignment = runs.build_alignment(config).to(device).train()
+    def __init__(self, config: Pretraining, device: torch.device = CPU) -> None:
+        self.data = steps.prepare(config.data)
+        self.text = steps.sentences(config.data, config.text, config.plm)
+        self.model: Alignment = steps.build_alignment(config).to(device).train()
         self.optimiser = optimiser(self.model, config.training)
         rows = self.data.of("train")
         self.batches = Batches(
@@ -85,7 +90,7 @@ class PublishedStep:
     """Calls are steps of the re-enacted published code on random batches."""
 
     def __init__(self, name: str, dropout: float, batch: int = 128) -> None:
-        self.data = runs.prepare(DATA)
+        self.data = steps.prepare(DATA)
         torch.manual_seed(0)
         self.model = PublishedPretraining(self.data, plm.load(name, dropout)).train()
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=1e-3)
@@ -326,8 +331,8 @@ def on_gpu(name: str, rounds: int, dropout: float = 0.1) -> Iterator[dict[str, o
             "peak memory (GiB)": torch.cuda.max_memory_allocated() / 2**30,
             "batch": shape.batch,
             "dropout": dropout,
-            "machine": runs.machine(),
-            "torch": runs.versions()["torch"],
+            "machine": provenance.machine(),
+            "torch": provenance.versions()["torch"],
         }
 
 
@@ -355,7 +360,7 @@ def main() -> None:
         for line in on_gpu(name, words.rounds):
             print(line, flush=True)
             lines.append(line)
-    tables.write(pd.DataFrame(lines), runs.home() / "reports" / "benchmarks", "gpu")
+    tables.write(pd.DataFrame(lines), home() / "reports" / "benchmarks", "gpu")
 
 
 if __name__ == "__main__":

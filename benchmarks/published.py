@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from altlib import ctr
-from altlib.alignment import Projection
-from altlib.ctr import CtrConfig
-from altlib.plm import Plm
-from altlib.tabular import Prepared
+from altlib.config import CtrConfig
+from altlib.data.tabular import Prepared
+from altlib.models import ctr
+from altlib.models.heads import Projection
+from altlib.models.plm import Plm
 
 
 class PublishedPretraining(nn.Module):

@@ -26,8 +26,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from altlib import datasets
-from altlib.datasets import Dataset
+from altlib.data import sources
+from altlib.data.frame import Dataset
 
 hypothesis.settings.register_profile("any speed", deadline=None)  # also on a busy machine
 hypothesis.settings.load_profile("any speed")
@@ -44,7 +44,7 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def synthetic() -> Dataset:
-    return datasets.load("synthetic", {"rows": 600, "seed": 1})
+    return sources.load("synthetic", {"rows": 600, "seed": 1})
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,11 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from altlib import datasets
-from altlib.datasets import ml_1m, own
-from altlib.fetch import Raw
-from altlib.predictor import Predictor
-from altlib.schema import UNKNOWN
+from altlib.data import sources
+from altlib.data.fetch import Raw
+from altlib.data.schema import UNKNOWN
+from altlib.data.sources import ml_1m, own
+from altlib.serving.predictor import Predictor
 
 COLUMNS = ["user", "city", "item", "price", "click", "time"]
 DESCRIPTION = """\
@@ -65,7 +65,7 @@ def refused(read: Callable[[], Any], *told: str) -> None:
     with pytest.raises((ValueError, OSError)) as caught:
         read()
     sentence = str(caught.value)
-    assert type(caught.value).__module__ in ("builtins", "altlib.fetch"), type(caught.value)
+    assert type(caught.value).__module__ in ("builtins", "altlib.data.fetch"), type(caught.value)
     assert "\n" not in sentence and 20 < len(sentence) < 500, sentence
     for part in told:
         assert part in sentence, f"'{part}' is not in: {sentence}"
@@ -95,7 +95,7 @@ def load(folder: Path, content: bytes, file: str = "t.csv") -> pd.DataFrame:
     (folder / file).write_bytes(content)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* spellings of")
-        return datasets.load(str(folder / "mine.yaml")).frame
+        return sources.load(str(folder / "mine.yaml")).frame
 
 
 def right(frame: pd.DataFrame, expected: Rows) -> None:

@@ -7,10 +7,12 @@ import nbformat
 import pandas as pd
 import pytest
 
-from altlib import runs
-from altlib.execute import execute
+from altlib.lab import steps
+from altlib.lab.execute import execute
+from altlib.profile import load_profile
+from altlib.store import PROJECT
 
-NOTEBOOKS = sorted((runs.PROJECT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 TINY = Path(__file__).with_name("tiny.yaml")
 
 
@@ -21,7 +23,7 @@ def test_committed_without_outputs(path: Path) -> None:
     assert not any(cell.outputs or cell.execution_count for cell in code)
     assert code[0].metadata["tags"] == ["parameters"]
     assert book.cells[0].cell_type == "markdown" and book.cells[0].source.startswith("# ")
-    assert f'runs.stamp("{path.stem}"' in code[-1].source
+    assert f'stamps.stamp("{path.stem}"' in code[-1].source
     assert max(len(cell.source.splitlines()) for cell in code) <= 70
 
 
@@ -62,7 +64,7 @@ def test_the_report_is_whole(home: Path) -> None:
     assert set(wanted.split()) <= set(table)
     kept = [json.loads(path.read_text()) for path in (home / "reports/tiny/results").iterdir()]
     assert len(kept) == len(table)
-    rows = len(runs.prepare(runs.load_profile(str(home / "tiny.yaml")).data).of("test"))
+    rows = len(steps.prepare(load_profile(str(home / "tiny.yaml")).data).of("test"))
     for result in kept:
         assert len(result["test"]["probabilities"]) == (0 if result["study"] else rows)
     claims = (home / "reports" / "tiny" / "claims.html").read_text()
@@ -77,7 +79,7 @@ def test_a_report_without_alignment_says_what_is_missing_and_what_flatters(
     text = text[: text.index("seeds:")] + "seeds: {raw: [0], alt_lang: [0]}\npreset: published\n"
     (tmp_path / "bare.yaml").write_text(text)
     for name in ("02_templating", "04_finetune_ctr", "06_finetune_both", "14_report"):
-        path = runs.PROJECT / "notebooks" / f"{name}.ipynb"
+        path = PROJECT / "notebooks" / f"{name}.ipynb"
         execute(path, tmp_path / path.name, {"profile": str(tmp_path / "bare.yaml")}, timeout=1200)
     page = (tmp_path / "reports" / "bare" / "index.html").read_text()
     assert "These runs are missing: alt_lang, seed 0" in page

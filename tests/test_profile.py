@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from altlib import fetch, plm, profile, runs
+from altlib import profile
+from altlib.lab.keys import finetuning_key
+from altlib.profile import PUBLISHED, REPORT_NAMES, load_profile, study_runs
+from altlib.store import PROJECT
 
 KEYS = Path(__file__).parent / "keys.json"
+TINY = str(Path(__file__).parent / "tiny.yaml")
 
 
 def written(folder: Path, **files: object) -> Path:
@@ -113,34 +118,233 @@ def test_show_prints_a_profile_that_stands_alone(
     profile.main()
     alone = written(tmp_path, cpu=capsys.readouterr().out)
     assert "extends" not in alone.read_text(encoding="utf-8")
-    assert runs.load_profile(str(alone)) == runs.load_profile("cpu")
+    assert load_profile(str(alone)) == load_profile("cpu")
+
+
+def studies(**changes: Any) -> dict[str, Any]:
+    """A profile's study with an entry in place."""
+    study = {"settings": {"one": {}}, "seeds": [0], "variants": ["raw"]} | changes
+    return {"studies": {"09_ablations": {"new": study}}}
+
+
+def test_every_profile_of_the_project_is_valid() -> None:
+    names = [path.stem for path in (PROJECT / "config").glob("*.yaml")]
+    assert {"quick", "cpu", "paper"} <= set(names)
+    for name in names:
+        profile = load_profile(name)
+        assert profile.runs() and profile.name == name
+        for notebook in profile.studies:
+            assert study_runs(name, notebook)
+
+
+def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None:
+    def pretrained(**changes: Any) -> list[int]:
+        entries = studies(seeds=[3, 5], variants=["alt_ctr"], **changes)["studies"]
+        path = tmp_path / "mine.yaml"
+        start = Path(TINY).read_text().partition("studies:")[0]
+        path.write_text(f"{start}studies: {json.dumps(entries)}")
+        (several,) = study_runs(str(path), "09_ablations")["new"].values()
+        assert [run.training.seed for run in several] == [3, 5]
+        return [run.pretraining.training.seed for run in several if run.pretraining]
+
+    assert pretrained() == [3, 5]
+    assert pretrained(pretraining_seed=7) == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretraning": {}}, r"no entry 'pretraning'; did you mean 'pretraining'\?"),
+        ({"alignment": {"negative": 3}}, r"'alignment.negative'; did you mean 'negatives'\?"),
+        ({"finetuning": {"ctr": {"epoch": 3}}}, r"'finetuning.ctr.epoch'; did you mean 'epochs'"),
+        ({"pretraining": {"epochs": "many"}}, r"'pretraining.epochs' is 'many': .*integer"),
+        ({"alignment": {"contrast": "cos"}}, r"'alignment.contrast' is 'cos': .*'cosine' or 'dot'"),
+        ({"alignment": {"text_ratio": 2}}, r"text_ratio is 2.0; it must lie in"),
+        ({"seeds": {"alt_crt": [0]}}, r"variant 'alt_crt'; did you mean 'alt_ctr'\?"),
+        (
+            {"seeds": {"raw": [0, 0]}},
+            r"tiny.yaml: seeds.raw is \[0, 0\]: duplicate seed",
+        ),
+        ({"finetuning": {"ctr": {"patience": 0}}}, r"'finetuning.ctr.patience' is 0: .*greater"),
+        ({"pretraining": {"patience": 2}}, r"pretraining.patience has no meaning"),
+        ({"alignment": {"temperature": 0}}, r"'alignment.temperature' is 0: .*greater than 0"),
+        ({"data": {"dataset": "synthetic", "min_count": 0}}, r"'data.min_count' is 0: .*greater"),
+        ({"text": {"template": "{field}"}}, r"tiny.yaml: text.template is '{field}'; it must hold"),
+        ({"plm": None}, r"the entry 'plm' is missing"),
+        (studies(variants=["alt_crt"]), r"The setting 'one' of a study finetunes 'alt_crt'"),
+        (studies(seeds=[]), r"A study's seeds are empty"),
+        (studies(seeds=[1, 1]), r"duplicate seed"),
+        ({"studies": {"09_ablation": {}}}, r"notebook '09_ablation'; did you mean"),
+        (
+            {
+                "studies": {
+                    "08_backbones": {
+                        "main": {"settings": {"a": {}}, "seeds": [0], "variants": ["raw"]}
+                    }
+                }
+            },
+            r"The study 'main' has a name that is taken",
+        ),
+        ({"finetuning": {"lang": {"select_on": "test"}}}, r"mixes early stopping on test and val"),
+        ({"seeds": {"p5": [0]}}, r"seeds names the variant 'p5'"),
+        ({"seeds": {"raw": [-1]}}, r"'seeds.raw.0' is -1: .*greater than or equal to 0"),
+        ({"seeds": {"raw": [10**300]}}, r"'seeds.raw.0' is 10+: .*less than"),
+        ({"seeds": {"raw": []}}, r"seeds.raw is empty"),
+        ({"seeds": {"raw": [True]}}, r"'seeds.raw.0' is true or false; it must be a number"),
+        ({"finetuning": {"ctr": {"epochs": True}}}, r"'finetuning.ctr.epochs' is true or false"),
+        ({"ctr": {"hidden": [16, True]}}, r"'ctr.hidden.1' is true or false"),
+        ({"text": {"max_length": -5}}, r"'text.max_length' is -5: .*greater"),
+        ({"plm": {"dropout": 1.5}}, r"'plm.dropout' is 1.5: .*less than 1"),
+        ({"plm": {"name": ""}}, r"'plm.name' is '': .*at least 1 character"),
+        ({"pretraining": {"embedding_l2": 1e300}}, r"'pretraining.embedding_l2' is .*less than"),
+        ({"pretraining": {"rate": float("inf")}}, r"'pretraining.rate' is inf: .*finite"),
+        ({"finetuning": {"ctr": {"weight_decay": float("nan")}}}, r"weight_decay' is nan: "),
+        ({"ctr": {"embedding": 10**12}}, r"'ctr.embedding' is 1000000000000: .*less"),
+        ({"alignment": {"negatives": 10**9}}, r"'alignment.negatives' is 1000000000: .*less"),
+        ({"finetuning": {"ctr": {"accumulation": 10**30}}}, r"accumulation' is 10+: .*less"),
+        ({"ctr": {"backbone": "dcn2"}}, r"no backbone 'dcn2'; did you mean 'dcnv2'\?"),
+        ({"ctr": {"backbone": "autoint", "attention_heads": 3}}, r"AutoInt splits .*_heads = 3"),
+        (studies(seeds=[-1]), r"'studies.09_ablations.new.seeds.0' is -1"),
+        (studies(settings={"a b": {}, "A&b": {}}), r"setting 'A&b' of 'new' .* files as 'a b'"),
+        (studies(settings={"long" * 60: {}}), r"has too long a name"),
+        (studies(settings={"x": {"data": {}}}), r"setting 'x' of a study changes the data"),
+        (
+            studies(settings={"x": {"pretraining": {"seed": 1}}}),
+            r"setting 'x' of a study has a seed",
+        ),
+    ],
+)
+def test_a_fault_in_a_profile_is_one_clear_sentence(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        load_profile(TINY, changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [*REPORT_NAMES, "Main", "a/b", "../data", ".", "", "a b"])
+def test_a_study_has_a_name_of_its_own(name: str) -> None:
+    study = {"settings": {"one": {}}, "seeds": [0], "variants": ["raw"]}
+    with pytest.raises(ValueError, match=f"The study '{name}' has a name that"):
+        load_profile(TINY, {"studies": {"09_ablations": {name: study}}})
+
+
+def test_a_study_is_not_called_as_a_part_of_another() -> None:
+    study = {"settings": {"one": {}}, "seeds": [0], "variants": ["raw"]}
+    for names in (("sizes", "sizes_cost"), ("sizes_cost", "sizes"), ("sizes", "Sizes")):
+        with pytest.raises(ValueError, match="has a name that is taken"):
+            load_profile(TINY, {"studies": {"09_ablations": dict.fromkeys(names, study)}})
+
+
+def test_every_table_and_figure_of_the_notebooks_is_a_name_that_studies_may_not_have() -> None:
+    written = set()
+    for path in (PROJECT / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text())["cells"]:
+            code = "".join(cell["source"])
+            if "tables.write(" in code or "figures.save(" in code:
+                written |= set(re.findall(r'\b(?:report|folder),\s*"(\w+)"', code))
+            if "tables.write(table, folder, name)" in code:
+                written |= set(re.findall(r'"(\w+)": \w+', code))
+    assert {"main", "data", "serving", "cold", "auc"} <= written <= set(REPORT_NAMES)
+
+
+@pytest.mark.parametrize("name", ["../../victim", "/tmp/victim", "other", "7"])
+def test_a_profile_is_called_as_its_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"name: {name}\n{Path(TINY).read_text()}")
+    with pytest.raises(
+        ValueError, match=r"'name' is .*; a profile has the name of its file, 'mine'"
+    ):
+        load_profile(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("file", ["...yaml", "benchmarks.yaml"])
+def test_the_reports_of_a_profile_have_a_folder_of_their_own(file: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(Path(TINY).read_text())
+    with pytest.raises(ValueError, match="its folder under reports/"):
+        load_profile(str(tmp_path / file))
+
+
+def test_a_study_has_one_rule_of_early_stopping(tmp_path: Path) -> None:
+    settings = {"corrected": {}, "published": {"preset": "published"}}
+    entries = studies(settings=settings, variants=["alt_ctr"])["studies"]
+    start = Path(TINY).read_text().partition("studies:")[0]
+    (tmp_path / "mine.yaml").write_text(f"{start}studies: {json.dumps(entries)}")
+    with pytest.raises(ValueError, match="mixes early stopping on"):
+        study_runs(str(tmp_path / "mine.yaml"), "09_ablations")
+
+
+def test_a_fault_in_a_setting_names_it(tmp_path: Path) -> None:
+    entries = studies(settings={"wide": {"ctr": {"hiden": [4]}}}, variants=["raw"])["studies"]
+    start = Path(TINY).read_text().partition("studies:")[0]
+    (tmp_path / "mine.yaml").write_text(f"{start}studies: {json.dumps(entries)}")
+    with pytest.raises(ValueError, match=r"setting 'wide' of a study is wrong: .*'hidden'"):
+        study_runs(str(tmp_path / "mine.yaml"), "09_ablations")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("data: {dataset: [", "mine.yaml is not a YAML file: .*line 1"),
+        ("", "mine.yaml holds no entries"),
+        ("- data", "mine.yaml holds no entries"),
+        ("data: {dataset: synthetic}", "mine.yaml: the entry 'plm' is missing"),
+    ],
+)
+def test_a_faulty_profile_file_is_one_clear_sentence(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        load_profile(str(tmp_path / "mine.yaml"))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_profile_suggests_a_known_one() -> None:
+    with pytest.raises(ValueError, match=r"no profile 'quik'; did you mean 'quick'\?"):
+        load_profile("quik")
+
+
+def test_a_profile_s_path_is_looked_for_here_and_in_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_profile("config/quick.yaml") == load_profile("quick")
+    (tmp_path / "mine.yaml").write_text(Path(TINY).read_text())
+    assert load_profile("mine.yaml").name == "mine"
+    with pytest.raises(ValueError, match=rf"no profile their.yaml in {tmp_path} or in {PROJECT}"):
+        load_profile("their.yaml")
+
+
+def test_the_published_preset_sets_every_switch_and_a_profile_s_own_lines_go_first() -> None:
+    published = load_profile(TINY, {"preset": "published", "alignment": {"negatives": 5}})
+    default = load_profile(TINY)
+    assert published.alignment.negatives == 5
+    assert published.alpha == "free"
+    assert published.finetuning.ctr.select_on == "test"
+    assert published.finetuning.ctr.embedding_l2 == 1e-3
+    assert published.text.pad == "maximum" and published.text.tokens == "sentence"
+    for name, value in PUBLISHED["alignment"].items():
+        assert getattr(published.alignment, name) == value != getattr(default.alignment, name)
 
 
 def keys() -> dict[str, dict[str, str]]:
     """The key of every run of every profile of config/, by what the run is called."""
     found: dict[str, dict[str, str]] = {}
-    for path in sorted((profile.PROJECT / "config").glob("*.yaml")):
-        whole, of = runs.load_profile(path.stem), found.setdefault(path.stem, {})
-        of |= {f"{r.variant}, seed {r.training.seed}": runs.finetuning_key(r) for r in whole.runs()}
+    for path in sorted((PROJECT / "config").glob("*.yaml")):
+        whole, of = load_profile(path.stem), found.setdefault(path.stem, {})
+        of |= {f"{r.variant}, seed {r.training.seed}": finetuning_key(r) for r in whole.runs()}
         for notebook in whole.studies:
-            for study, settings in runs.study_runs(path.stem, notebook).items():
+            for study, settings in study_runs(path.stem, notebook).items():
                 for setting, several in settings.items():
                     for run in several:
                         name = f"{study}, {setting}: {run.variant}, seed {run.training.seed}"
-                        of[name] = runs.finetuning_key(run)
+                        of[name] = finetuning_key(run)
     return found
 
 
 def test_every_run_is_found_by_the_key_that_it_was_made_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def weights(name: str) -> str:
-        entry = fetch.PLMS.get(plm.split_name(name)[0])
-        return entry.pinned["model.safetensors"] if entry else f"hub {name}"
-
-    # As if all files were the pinned ones, without fetching them.
-    monkeypatch.setattr(runs, "raw_checksums", lambda name: dict(fetch.DATA[name].pinned))
-    monkeypatch.setattr(runs, "weights_checksum", weights)
+    for name in ("ALTLIB_DATA", "ALTLIB_PLM"):
+        monkeypatch.delenv(name, raising=False)
     assert keys() == json.loads(KEYS.read_text(encoding="utf-8"))
 
 
@@ -174,9 +378,9 @@ def test_an_odd_entry_is_refused_by_name_or_taken_as_it_is(seed: int, tmp_path: 
         at[place[-1]] = odd = rng.choice(ODD)
         path = written(tmp_path, quick=whole)
         try:
-            found: Any = asdict(runs.load_profile(str(path)))
+            found: Any = asdict(load_profile(str(path)))
             for notebook in whole.get("studies") or ():
-                runs.study_runs(str(path), notebook)
+                study_runs(str(path), notebook)
         except ValueError as error:
             told = str(error)
             assert "quick" in told or place[-1] in told or any(name in told for name in place), told

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from altlib import runs
+from altlib.lab import jobs
+from altlib.profile import STUDY_NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,20 +25,19 @@ def dry_run(*words: str, home: Path = ROOT, **environment: str) -> subprocess.Co
 
 
 @pytest.mark.parametrize("profile", sorted(path.stem for path in ROOT.glob("config/*.yaml")))
-def test_a_profile_runs_the_notebooks_that_it_has_something_for(profile: str) -> None:
+def test_a_profile_runs_its_jobs_and_the_notebooks_that_it_has_something_for(profile: str) -> None:
     done = dry_run(ALTLIB_PROFILE=profile)
     assert done.returncode == 0, done.stdout + done.stderr
-    planned = re.findall(r"^rule (\w+):", done.stdout, flags=re.MULTILINE)
-    config = runs.load_profile(profile)
+    plan = jobs.plan(profile)
+    made = re.findall(r"^    output: artifacts/jobs/(\S+).json", done.stdout, flags=re.MULTILINE)
+    assert sorted(made) == sorted(plan.jobs)
+    notebooks = re.findall(r"^    input: notebooks/(\w+).ipynb", done.stdout, flags=re.MULTILINE)
     every = {path.stem for path in ROOT.glob("notebooks/*.ipynb")}
-    expected = (every - set(runs.STUDY_NOTEBOOKS)) | set(config.studies)
-    if "alt_both" not in config.seeds:
+    expected = (every - set(STUDY_NOTEBOOKS)) | set(plan.profile.studies)
+    if "alt_both" not in plan.profile.seeds:
         expected -= {"12_alignment", "13_serving"}
-    assert set(planned) - {"all"} == expected
-    assert planned.index("14_report") == len(planned) - 2  # before "all" alone
-    # Notebook 6 shows the main table, with what 4 and 5 finetuned, and comes before the studies.
-    assert set(planned[:6]) == {name for name in every if name < "07"}
-    assert planned[5] == "06_finetune_both"
+    assert set(notebooks) == expected
+    assert notebooks[-1] == "14_report"
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,11 @@ def test_a_profile_may_have_any_name(name: str, copy: Path) -> None:
     shutil.copy(ROOT / "config" / "quick.yaml", copy / "config" / f"{name}.yaml")
     done = dry_run(home=copy, ALTLIB_PROFILE=name)
     assert done.returncode == 0, done.stdout + done.stderr
-    words = shlex.split(re.findall(r"exec .* 01_data.*|exec .*01_data.*", done.stdout)[0])
+    words = shlex.split(re.findall(r"exec .*01_data.*", done.stdout)[0])
     assert words[words.index("profile") + 1] == name
     assert words[words.index("--out") + 1] == f"reports/{name}/notebooks/01_data.ipynb"
+    words = shlex.split(re.findall(r"exec .*--job pretrain.*", done.stdout)[0])
+    assert words[words.index("altlib.lab.run") + 1] == name
 
 
 @pytest.mark.parametrize("name", ["{notebook}", "a/b", "-x"])
@@ -78,3 +80,30 @@ def test_snakemake_ends_with_the_process_that_started_it() -> None:
     done = dry_run(ALTLIB_PARENT="1")  # which is not the parent
     assert done.returncode == 1
     assert done.stderr.endswith("altlib: the process that started this one has ended.\n")
+
+
+def test_a_fault_in_a_profile_is_a_sentence_before_anything_runs(copy: Path) -> None:
+    text = "extends: quick\nstudies: {07_baseline: {}}\n"
+    (copy / "config" / "wrong.yaml").write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "config" / "quick.yaml", copy / "config")
+    done = dry_run(home=copy, ALTLIB_PROFILE="wrong")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "altlib: wrong.yaml: studies names the notebook '07_baseline'; did you" in done.stderr
+
+
+def test_trained_runs_are_not_trained_again_when_code_or_dates_change(copy: Path) -> None:
+    """Stamps of jobs that are there, whatever their age, are enough."""
+    shutil.copy(ROOT / "config" / "quick.yaml", copy / "config")
+    for job in jobs.plan("quick").jobs.values():
+        stamp = copy / job.stamp
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text("{}")
+        os.utime(stamp, (0, 0) if job.name.startswith("finetune") else None)
+    words = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--nolock"]
+    done = subprocess.run(
+        [*words, "--rerun-triggers", "mtime"],
+        cwd=copy, env=os.environ | {"ALTLIB_PROFILE": "quick"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "rule notebook:" in done.stdout
+    assert not re.search(r"^rule (data|pretrain|finetune):", done.stdout, flags=re.MULTILINE)

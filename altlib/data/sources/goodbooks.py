@@ -1,0 +1,171 @@
+"""goodbooks-10k as published: comma-separated files with a header (Zajac, 2017), plain or gzipped.
+
+Ratings of the most popular books of Goodreads, for the data sets of section 4.1.1 of arXiv
+2310.19453. A book's average rating and number of ratings are Goodreads' own, over millions of
+ratings; they are not counted from the rows, which would leak the label.
+"""
+
+import numpy as np
+import pandas as pd
+
+from altlib.config import LabelRule
+from altlib.data.fetch import Raw
+from altlib.data.frame import Dataset, join, record
+from altlib.data.schema import Field, Schema
+from altlib.data.validation import (
+    check,
+    content,
+    decimal,
+    decode,
+    identifier,
+    number,
+    reference,
+    text,
+    titled,
+)
+
+SCHEMA = Schema(
+    name="goodbooks",
+    fields=(
+        Field("user_id", "user id", "user"),
+        Field("book_id", "book id", "item", twin="book"),
+        Field("title", "title", "item", twin="book"),
+        Field("author", "author", "item"),
+        Field("year", "original year", "item"),
+        Field("language", "language", "item"),
+        Field("average_rating", "average rating", "item"),
+        Field("ratings_count", "number of ratings", "item"),
+        Field("work_id", "work id", "item", twin="book"),
+        Field("genres", "genres", "item"),
+    ),
+    label=LabelRule(positive_from=4, dropped=(3,), scale=(1, 5)),
+)
+
+KNOWN = {"ratings": 5_976_479, "users": 53_424, "books": 10_000}
+
+LANGUAGES = {
+    "eng": "English", "en-US": "American English", "en-GB": "British English",
+    "en-CA": "Canadian English", "ara": "Arabic", "fre": "French", "ind": "Indonesian",
+    "spa": "Spanish", "ger": "German", "per": "Persian", "jpn": "Japanese", "por": "Portuguese",
+    "pol": "Polish", "nl": "Dutch", "dan": "Danish", "nor": "Norwegian", "fil": "Filipino",
+    "ita": "Italian", "vie": "Vietnamese", "tur": "Turkish", "rum": "Romanian", "swe": "Swedish",
+    "rus": "Russian", "mul": "several languages",
+}  # fmt: skip
+"""Words of the codes that the set has; another code stays as it is."""
+
+GENRES = {
+    "adventure": "adventure", "art": "art", "biography": "biography", "business": "business",
+    "chick-lit": "chick lit", "children": "children's", "children-s": "children's",
+    "childrens": "children's", "christian": "christian", "classics": "classics",
+    "comics": "comics", "contemporary": "contemporary", "cookbooks": "cookbooks",
+    "crime": "crime", "drama": "drama", "dystopia": "dystopia", "dystopian": "dystopia",
+    "erotica": "erotica", "fantasy": "fantasy", "fiction": "fiction",
+    "graphic-novels": "graphic novels", "graphic-novel": "graphic novels",
+    "historical-fiction": "historical fiction", "history": "history", "horror": "horror",
+    "humor": "humor", "manga": "manga", "memoir": "memoir", "memoirs": "memoir",
+    "middle-grade": "middle grade", "music": "music", "mystery": "mystery",
+    "nonfiction": "nonfiction", "non-fiction": "nonfiction", "paranormal": "paranormal",
+    "philosophy": "philosophy", "picture-books": "picture books", "poetry": "poetry",
+    "politics": "politics", "psychology": "psychology", "religion": "religion",
+    "romance": "romance", "sci-fi": "science fiction", "science": "science",
+    "science-fiction": "science fiction", "self-help": "self help",
+    "short-stories": "short stories", "spirituality": "spirituality", "sports": "sports",
+    "suspense": "suspense", "thriller": "thriller", "thrillers": "thriller",
+    "travel": "travel", "true-crime": "true crime", "urban-fantasy": "urban fantasy",
+    "war": "war", "western": "western", "ya": "young adult", "young-adult": "young adult",
+}  # fmt: skip
+"""Shelf tags that name a genre, and its words; the other tags ("to-read", "owned") are noise."""
+
+STEPS = [0, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000]
+
+
+def table(raw: Raw, file: str) -> pd.DataFrame:
+    """The text of one file, its columns named by its header."""
+    return titled(decode(content(raw.path, file), file, "utf-8"), file)
+
+
+def ranges(count: pd.Series) -> pd.Series:
+    """A number in the words of its range."""
+    ends = [f"to {high:,}" for high in STEPS[1:]]
+    words = [f"{low:,} {end}" for low, end in zip(STEPS, ends, strict=False)]
+    return pd.cut(
+        count, [*STEPS, np.inf], right=False, labels=[*words, f"over {STEPS[-1]:,}"]
+    ).astype("str")
+
+
+def years(values: pd.Series) -> pd.Series:
+    """A year in words; what is missing stays so."""
+    whole = values.round().astype("Int64")
+    text = whole.abs().astype("str")
+    return text.where(whole > 0, text + " BC").where(whole.notna())
+
+
+def genres(tags: pd.DataFrame, shelves: pd.DataFrame, number: int = 3) -> pd.Series:
+    """The genres on most readers' shelves, at most `number`: indexed by Goodreads' book id."""
+    words = tags.set_index("tag_id")["tag_name"].map(GENRES)
+    named = shelves.assign(genre=shelves["tag_id"].map(words)).dropna(subset="genre")
+    counts = named.groupby(["goodreads_book_id", "genre"])["count"].sum().reset_index()
+    counts = counts.sort_values(["count", "genre"], ascending=[False, True], kind="stable")
+    return (
+        counts.groupby("goodreads_book_id")
+        .head(number)
+        .groupby("goodreads_book_id")["genre"]
+        .agg(", ".join)
+    )
+
+
+def read(raw: Raw) -> Dataset:
+    """Reads ratings.csv, books.csv, book_tags.csv and tags.csv from a folder or a zip.
+
+    Raises:
+        ValueError: a file breaks a rule; names file, line, column and rule.
+        FileNotFoundError: a file is missing.
+    """
+    books = check(
+        "books.csv",
+        table(raw, "books.csv"),
+        {
+            "book_id": identifier(),
+            "goodreads_book_id": identifier(),
+            "work_id": identifier(),
+            "original_publication_year": decimal(nullable=True),
+            "title": text(),
+            "authors": text(),
+            "language_code": text(),
+            "average_rating": decimal(0, 5),
+            "ratings_count": number(0),
+        },
+    )
+    ratings = check(
+        "ratings.csv",
+        table(raw, "ratings.csv"),
+        {
+            "user_id": number(1),
+            "book_id": reference(books["book_id"], "books.csv"),
+            "rating": number(1, 5),
+        },
+        key=["user_id", "book_id"],
+    )
+    tags = check("tags.csv", table(raw, "tags.csv"), {"tag_id": identifier(0), "tag_name": text()})
+    shelves = check(
+        "book_tags.csv",
+        table(raw, "book_tags.csv"),
+        {"tag_id": number(0), "goodreads_book_id": number(1), "count": decimal()},
+    )
+    described = pd.DataFrame(
+        {
+            "book_id": books["book_id"],
+            "title": books["title"],
+            "author": books["authors"],
+            "year": years(books["original_publication_year"]),
+            "language": books["language_code"].map(lambda code: LANGUAGES.get(code, code)),
+            "average_rating": books["average_rating"].map("{:.1f}".format),
+            "ratings_count": ranges(books["ratings_count"]),
+            "work_id": books["work_id"],
+            "genres": books["goodreads_book_id"].map(genres(tags, shelves)),
+        }
+    )
+    users = ratings[["user_id"]].drop_duplicates()
+    counts = {"ratings": len(ratings), "users": len(users), "books": len(books)}
+    frame = join(SCHEMA, ratings.assign(timestamp=0), users, described)
+    return Dataset(SCHEMA, frame, record(raw, counts, KNOWN))

@@ -1,0 +1,216 @@
+"""A synthetic set with planted structure, on which the method can be seen to work.
+
+It stands in for the data of section 4.1 of arXiv 2310.19453 where the truth has to be known. Items
+are many with few rows each, so their ids say little; their titles are made of words that recur
+("frozen detective 3"), the first from the item's hidden topic, the second from its genre. What a
+user thinks of an item is a sum of four parts, whose shares of the variance are parameters:
+
+- in the ids: how friendly the user is, which no word tells;
+- in the words: how well liked the topic is, which only the title tells;
+- in both: the taste of this user (its id) for this topic (the title's words);
+- the rest is noise.
+
+Age and occupation say nothing. The genre has no part in the rating: it is there to be recovered
+from the title's second word by masked modelling.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from altlib.config import LabelRule
+from altlib.data.frame import Dataset, join
+from altlib.data.schema import Field, Schema
+
+TOPICS = (
+    ("frozen", "winter", "snow", "icy", "cold", "arctic"),
+    ("golden", "sunny", "bright", "summer", "warm", "shining"),
+    ("dark", "black", "midnight", "shadow", "gloomy", "haunted"),
+    ("royal", "noble", "imperial", "crown", "majestic", "palace"),
+    ("ancient", "old", "forgotten", "lost", "antique", "medieval"),
+    ("wild", "savage", "fierce", "jungle", "untamed", "desert"),
+    ("silent", "quiet", "gentle", "soft", "calm", "peaceful"),
+    ("broken", "ruined", "wounded", "fallen", "bitter", "torn"),
+)
+"""First words of the titles of each topic."""
+
+GENRES = {
+    "crime": ("detective", "murder", "police", "thief", "witness", "prison"),
+    "romance": ("wedding", "kiss", "bride", "lover", "sweetheart", "marriage"),
+    "war": ("soldier", "battle", "army", "general", "siege", "regiment"),
+    "space": ("planet", "rocket", "galaxy", "alien", "moon", "comet"),
+    "music": ("song", "orchestra", "singer", "piano", "melody", "band"),
+    "sport": ("champion", "stadium", "race", "boxer", "goal", "coach"),
+}
+"""Second words of the titles of each genre."""
+
+AGES = ("child", "teenager", "young adult", "adult", "senior")
+OCCUPATIONS = ("farmer", "teacher", "nurse", "lawyer", "baker", "engineer", "writer", "student")
+
+SCHEMA = Schema(
+    name="synthetic",
+    fields=(
+        Field("user_id", "user id", "user"),
+        Field("age", "age", "user"),
+        Field("occupation", "occupation", "user"),
+        Field("item_id", "item id", "item", twin="item"),
+        Field("title", "title", "item", twin="item"),
+        Field("genre", "genre", "item"),
+    ),
+    label=LabelRule(positive_from=4, scale=(1, 5)),
+)
+
+RATING_QUANTILES = (0.15, 0.3, 0.5, 0.8)  # between ratings 1 to 5: half of the rows are positive
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Parameters of a synthetic set.
+
+    Attributes:
+        rows: ratings, each of another pair of user and item.
+        users: number of users.
+        items: number of items.
+        topics: hidden topics of the items, at most 8.
+        in_ids: share of the variance that only the ids tell.
+        in_words: share that only the words of the title tell.
+        in_both: share that takes the user's id and the title's words together.
+        genre_noise: share of items whose genre is drawn at random, whatever the title says.
+        shuffle_texts: deal the titles out to the items anew. A title stays as rare a value as
+            before, but its words say nothing of topic and genre; all else is the same.
+        seed: of everything that is drawn.
+    """
+
+    rows: int = 20_000
+    users: int = 100
+    items: int = 4_000
+    topics: int = 8
+    in_ids: float = 0.2
+    in_words: float = 0.3
+    in_both: float = 0.3
+    genre_noise: float = 0.1
+    shuffle_texts: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            wanted = type(getattr(Synthetic, name))
+            whole = type(value) is int and wanted is float
+            if type(value) is not wanted and not whole:
+                raise ValueError(
+                    f"Option '{name}' of 'synthetic' must be of type {wanted.__name__}, but is "
+                    f"{value!r}."
+                )
+        shares = (self.in_ids, self.in_words, self.in_both)
+        rules = (
+            ("rows", self.rows, 1, self.users * self.items),
+            ("users", self.users, 2, None),
+            ("items", self.items, 2, None),
+            ("topics", self.topics, 2, len(TOPICS)),
+            ("genre_noise", self.genre_noise, 0, 1),
+            ("seed", self.seed, 0, None),
+            ("in_ids, in_words or in_both", min(shares), 0, 1),
+            ("in_ids + in_words + in_both", round(sum(shares), 9), 0, 1),
+        )
+        for name, value, low, high in rules:
+            if value < low or (high is not None and value > high):
+                limits = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise ValueError(f"Synthetic data with {name} = {value}: it must be {limits}.")
+
+
+def from_options(options: dict[str, Any]) -> Synthetic:
+    """Parameters from a configuration; a ValueError names an option that does not exist."""
+    names = [field.name for field in dataclasses.fields(Synthetic)]
+    for option in options:
+        if option not in names:
+            near = difflib.get_close_matches(option, names, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(
+                f"'synthetic' has no option '{option}'; it has {', '.join(names)}.{hint}"
+            )
+    return Synthetic(**options)
+
+
+def make(parameters: Synthetic) -> Dataset:
+    """Draws a synthetic set; the same parameters give the same set."""
+    p = parameters
+    rng = np.random.default_rng(p.seed)
+    topic = rng.integers(p.topics, size=p.items)
+    friendly = rng.normal(size=p.users)
+    appeal = rng.normal(size=p.topics)
+    taste = rng.normal(size=(p.users, p.topics))
+    # What is left of the taste is in neither user nor topic alone.
+    taste -= taste.mean(axis=0)
+    taste -= taste.mean(axis=1, keepdims=True)
+
+    pair = rng.choice(p.users * p.items, size=p.rows, replace=False)
+    user, item = np.divmod(pair, p.items)
+    rest = max(0.0, 1 - p.in_ids - p.in_words - p.in_both)
+    score = (
+        np.sqrt(p.in_ids) * standard(friendly[user])
+        + np.sqrt(p.in_words) * standard(appeal[topic[item]])
+        + np.sqrt(p.in_both) * standard(taste[user, topic[item]])
+        + np.sqrt(rest) * rng.normal(size=p.rows)
+    )
+    rating = 1 + np.searchsorted(np.quantile(score, RATING_QUANTILES), score)
+
+    items = draw_items(p, topic, rng)
+    users = pd.DataFrame(
+        {
+            "user_id": np.arange(1, p.users + 1),
+            "age": rng.choice(AGES, p.users),
+            "occupation": rng.choice(OCCUPATIONS, p.users),
+        }
+    )
+    if p.shuffle_texts:  # drawn last, so that all else stays the same
+        items["title"] = rng.permutation(items["title"])
+    ratings = pd.DataFrame(
+        {
+            "user_id": user + 1,
+            "item_id": item + 1,
+            "rating": rating,
+            "timestamp": 1_000_000_000 + 60 * np.arange(p.rows),
+        }
+    )
+    frame = join(SCHEMA, ratings, users, items)
+    provenance = {
+        "name": "synthetic",
+        "source": "made from parameters",
+        "sha256": {},
+        "exact": True,
+        "note": "",
+        "parameters": asdict(p),
+        "counts": {"ratings": p.rows, "users": p.users, "items": p.items},
+        "warnings": [],
+    }
+    return Dataset(SCHEMA, frame, provenance)
+
+
+def standard(values: np.ndarray) -> np.ndarray:
+    """Values with mean 0 and variance 1 over the rows."""
+    return (values - values.mean()) / (values.std() or 1.0)
+
+
+def draw_items(p: Synthetic, topic: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
+    """The items of the given topics: a title of two words and a number, and a genre."""
+    genres, nouns = np.array(list(GENRES)), np.array(list(GENRES.values()))
+    adjectives = np.array(TOPICS)
+    genre = rng.integers(len(genres), size=p.items)
+    first = adjectives[topic, rng.integers(adjectives.shape[1], size=p.items)]
+    second = nouns[genre, rng.integers(nouns.shape[1], size=p.items)]
+    both = pd.Series(first) + " " + pd.Series(second)
+    # Numbered within equal words, a title is one item's alone but its number says little.
+    number = both.groupby(both).cumcount() + 1
+    chance = rng.integers(len(genres), size=p.items)
+    shown = np.where(rng.random(p.items) < p.genre_noise, chance, genre)
+    return pd.DataFrame(
+        {
+            "item_id": np.arange(1, p.items + 1),
+            "title": both + " " + number.astype(str),
+            "genre": genres[shown],
+        }
+    )

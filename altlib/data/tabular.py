@@ -1,0 +1,319 @@
+"""From a frame of words to feature ids, labels and splits.
+
+Every field has its own range of feature ids in one table: first the mask id, then the unknown id,
+then the values that the training split holds at least `min_count` times. Rarer and unseen values
+share the unknown id, which is therefore a trained one.
+"""
+
+import json
+import warnings
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from altlib.config import LabelRule
+from altlib.data.schema import UNKNOWN, Field, Schema
+
+SPLITS = ("train", "validation", "test")
+RESERVED = 2  # the mask id and the unknown id of a field
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The features of each field.
+
+    Attributes:
+        fields: names of the fields, in template order.
+        values: the known values of each field, in the order of their ids.
+    """
+
+    fields: list[str]
+    values: list[list[str]]
+
+    @property
+    def starts(self) -> np.ndarray:
+        """First feature id of each field, and the number of features at the end [F + 1]."""
+        return np.cumsum([0] + [RESERVED + len(values) for values in self.values])
+
+    @property
+    def mask_ids(self) -> np.ndarray:
+        """The id that stands for a masked value of each field [F]."""
+        return self.starts[:-1]
+
+    @property
+    def unknown_ids(self) -> np.ndarray:
+        """The id of a rare or unseen value of each field [F]."""
+        return self.starts[:-1] + 1
+
+    def lookup(self, field: int, values: pd.Index) -> np.ndarray:
+        """Feature ids of `values` of one field; those not known get the unknown id."""
+        position = pd.Index(self.values[field]).get_indexer(values)
+        known = self.starts[field] + RESERVED + position
+        return np.where(position >= 0, known, self.unknown_ids[field])
+
+
+@dataclass
+class Prepared:
+    """A data set ready to train on.
+
+    A row is held as one value index a field: the sentence needs the value itself, the ID-based
+    model its feature, and `feature_of_value` leads from one to the other.
+
+    Attributes:
+        schema: the fields.
+        values: every distinct value of each field, known or not.
+        rows: value index of each field [N, F], counted through all fields.
+        labels: 0 or 1 [N].
+        split: position in `SPLITS` [N].
+        vocabulary: the features, from the training split only.
+        feature_of_value: feature id of each value index.
+        counts: how often the training split has each feature; 0 for mask and unknown ids.
+        provenance: where the data come from, the rules applied, the resulting counts.
+    """
+
+    schema: Schema
+    values: list[list[str]]
+    rows: np.ndarray
+    labels: np.ndarray
+    split: np.ndarray
+    vocabulary: Vocabulary
+    feature_of_value: np.ndarray
+    counts: np.ndarray
+    provenance: dict[str, Any]
+
+    @property
+    def features(self) -> int:
+        """Number of feature ids over all fields, reserved ones included."""
+        return int(self.vocabulary.starts[-1])
+
+    def of(self, split: str) -> np.ndarray:
+        """Positions of a split's rows."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def ids(self, rows: np.ndarray) -> np.ndarray:
+        """Feature ids [B, F] of the rows at positions `rows`."""
+        return self.feature_of_value[self.rows[rows]]
+
+    def key_field(self, side: str) -> int:
+        """The first field of `side`: the user's or the item's id."""
+        return next(f for f, field in enumerate(self.schema.fields) if field.side == side)
+
+    def cold(self, rows: np.ndarray, side: str) -> np.ndarray:
+        """Whether the user or the item is unknown to the training split [B]."""
+        field = self.key_field(side)
+        return self.ids(rows)[:, field] == self.vocabulary.unknown_ids[field]
+
+    def users(self, rows: np.ndarray) -> np.ndarray:
+        """The user of each row [B], as a number; those who are unknown to training differ, too."""
+        return self.rows[rows][:, self.key_field("user")]
+
+    def save(self, folder: Path) -> None:
+        """Writes the arrays as .npy files and the rest as prepared.json into `folder`."""
+        for name in ("rows", "labels", "split", "feature_of_value", "counts"):
+            np.save(folder / f"{name}.npy", getattr(self, name))
+        rest = {
+            "schema": asdict(self.schema),
+            "values": self.values,
+            "vocabulary": asdict(self.vocabulary),
+            "provenance": self.provenance,
+        }
+        (folder / "prepared.json").write_text(json.dumps(rest), encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> "Prepared":
+        """Reads what `save` wrote; the arrays stay on disk until they are used."""
+        rest = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r")
+            for name in ("rows", "labels", "split", "feature_of_value", "counts")
+        }
+        schema = rest["schema"]
+        rule = schema["label"]
+        return Prepared(
+            schema=Schema(
+                name=schema["name"],
+                fields=tuple(Field(**field) for field in schema["fields"]),
+                label=LabelRule(
+                    rule["positive_from"], tuple(rule["dropped"]), tuple(rule["scale"])
+                ),
+            ),
+            values=rest["values"],
+            vocabulary=Vocabulary(**rest["vocabulary"]),
+            provenance=rest["provenance"],
+            **arrays,
+        )
+
+
+def label(rating: np.ndarray, rule: LabelRule) -> tuple[np.ndarray, np.ndarray]:
+    """Applies a label rule: which rows stay [N] bool, and the labels [N] of all of them."""
+    # Ratings and thresholds in one type: a float32 of 0.7 is less than a float64 of 0.7.
+    rating = np.asarray(rating, np.result_type(rating, np.float32))
+    keep = ~np.isin(rating, np.asarray(rule.dropped, rating.dtype))
+    return keep, (rating >= rule.positive_from).astype(np.int8)
+
+
+def split_rows(timestamps: np.ndarray, by: Literal["time", "random"], seed: int) -> np.ndarray:
+    """Splits rows 8:1:1 into train, validation and test: position in `SPLITS` [N].
+
+    Args:
+        timestamps: numbers [N]; rows of equal time keep their order.
+        by: "time" puts the latest rows into test; "random" draws them.
+        seed: of the random split.
+
+    Raises:
+        ValueError: a split by time of data that have no times, or too few rows.
+    """
+    number = len(timestamps)
+    if number < 10:
+        raise ValueError(f"A split 8:1:1 needs at least 10 rows; {number} are left.")
+    if by == "time":
+        if timestamps.min() == timestamps.max():
+            raise ValueError("These data have no timestamps: use the split 'random', not 'time'.")
+        order = np.argsort(timestamps, kind="stable")
+    else:
+        order = np.random.default_rng(seed).permutation(number)
+    split = np.empty(number, np.int8)
+    for part, positions in enumerate(np.split(order, [number * 8 // 10, number * 9 // 10])):
+        split[positions] = part
+    return split
+
+
+def check(frame: pd.DataFrame, schema: Schema) -> None:
+    """Raises a ValueError that names the first fault of a frame: its column, row and rule."""
+    for name in [*schema.field_names, "rating", "timestamp"]:
+        if name not in frame:
+            raise ValueError(f"The frame of '{schema.name}' has no column '{name}'.")
+    for name in schema.field_names:
+        kind = frame[name].dtype
+        if not isinstance(kind, pd.CategoricalDtype) or kind.categories.inferred_type != "string":
+            raise ValueError(
+                f"The column '{name}' of '{schema.name}' is {kind}; it must be a categorical one "
+                "of words."
+            )
+    low, high = schema.label.scale
+    faults = {name: frame[name].isna() for name in schema.field_names}
+    rules = dict.fromkeys(faults, f"a value that is not known is the word '{UNKNOWN}'")
+    faults["rating"] = ~frame["rating"].between(low, high)
+    rules["rating"] = f"a rating must lie from {low:g} to {high:g}"
+    faults["timestamp"] = ~frame["timestamp"].abs().lt(np.inf)
+    rules["timestamp"] = "a time is a number"
+    for name, wrong in faults.items():
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise ValueError(
+                f"The column '{name}' of '{schema.name}' has {frame[name].iloc[row]} in row "
+                f"{row + 1} (counted from 1): {rules[name]}."
+            )
+
+
+def prepare(
+    frame: pd.DataFrame,
+    schema: Schema,
+    split: Literal["time", "random"] = "time",
+    seed: int = 0,
+    min_count: int = 2,
+    rows: int | None = None,
+    train_share: float = 1.0,
+    provenance: dict[str, Any] | None = None,
+) -> Prepared:
+    """Turns a validated frame into ids, labels and splits.
+
+    Args:
+        frame: a categorical column of words for each field, `rating` and `timestamp`.
+        schema: the fields and the label rule.
+        split: "time" or "random".
+        seed: of the random split and of the sample of rows.
+        min_count: a value seen fewer times in the training split gets the unknown id.
+        rows: use a random sample of this many rows; None uses all.
+        train_share: leave out all but a random share of the training split; the others stay.
+        provenance: of the frame; what happens here is added to it.
+
+    Raises:
+        ValueError: the frame has faults, or the label rule leaves a split with one class only, or
+            too few rows.
+    """
+    check(frame, schema)
+    keep, labels = label(frame["rating"].to_numpy(), schema.label)
+    chosen = np.flatnonzero(keep)
+    if rows is not None and rows < len(chosen):
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, rows, replace=False))
+    part = split_rows(frame["timestamp"].to_numpy()[chosen], split, seed)
+    if train_share < 1:
+        train = np.random.default_rng(seed).permutation(np.flatnonzero(part == 0))
+        left = np.delete(np.arange(len(part)), train[round(train_share * len(train)) :])
+        chosen, part = chosen[left], part[left]
+    labels = labels[chosen]
+    for position, name in enumerate(SPLITS):
+        if len(np.unique(labels[part == position])) < 2:
+            raise ValueError(
+                f"The {name} split of '{schema.name}' has only one class of labels; AUC needs "
+                f"both. Use more rows or another split than '{split}'."
+            )
+
+    values: list[list[str]] = []
+    known: list[list[str]] = []
+    occurrences = []
+    provenance = dict(provenance or {})
+    doubts = provenance["warnings"] = list(provenance.get("warnings", []))
+    indices = np.empty((len(chosen), len(schema.fields)), np.int32)
+    for f, name in enumerate(schema.field_names):
+        codes = frame[name].cat.codes.to_numpy()[chosen]
+        categories = frame[name].cat.categories
+        used = np.bincount(codes, minlength=len(categories)) > 0
+        first = sum(map(len, values))
+        indices[:, f] = (first + np.cumsum(used, dtype=np.int32) - 1)[codes]
+        words = categories[used].tolist()
+        count = np.bincount(codes[part == 0], minlength=len(categories))[used]
+        occurrences.append(count)
+        total = np.bincount(codes, minlength=len(categories))
+        clicks = np.bincount(codes, labels, minlength=len(categories))
+        if len(chosen) >= 10 * len(words) and ((clicks == 0) | (clicks == total)).all():
+            doubts.append(
+                f"The field '{name}' of '{schema.name}' gives the label away: none of its "
+                f"{len(words)} values has rows of both classes."
+            )
+            warnings.warn(doubts[-1], stacklevel=2)
+        values.append(words)
+        known.append([w for w, c in zip(words, count, strict=True) if c >= min_count])
+    vocabulary = Vocabulary(schema.field_names, known)
+    feature_of_value = np.concatenate(
+        [vocabulary.lookup(f, pd.Index(words)) for f, words in enumerate(values)]
+    )
+    counts = np.bincount(
+        feature_of_value, np.concatenate(occurrences), int(vocabulary.starts[-1])
+    ).astype(np.int64)
+    counts[vocabulary.unknown_ids] = 0
+
+    prepared = Prepared(
+        schema=schema,
+        values=values,
+        rows=indices,
+        labels=labels,
+        split=part,
+        vocabulary=vocabulary,
+        feature_of_value=feature_of_value,
+        counts=counts,
+        provenance={},
+    )
+    test = prepared.of("test")
+    done = {
+        "label rule": asdict(schema.label),
+        "split": split,
+        "split seed": seed,
+        "min count": min_count,
+        "rows": len(chosen),
+        "rows after the label rule": int(keep.sum()),
+        "positive": float(labels.mean()),
+        "split rows": {name: int((part == p).sum()) for p, name in enumerate(SPLITS)},
+        "features": {
+            name: len(words) for name, words in zip(schema.field_names, known, strict=True)
+        },
+        "values": {
+            name: len(words) for name, words in zip(schema.field_names, values, strict=True)
+        },
+        "cold test rows": {s: float(prepared.cold(test, s).mean()) for s in ("user", "item")},
+    }
+    return replace(prepared, provenance=provenance | done)

@@ -1,0 +1,440 @@
+"""The alignment explorer: which words a masked field reads, and what comes back of it.
+
+Cross-attention of MTM (section 3.3 of arXiv 2310.19453) asks the words of a sentence for a masked
+ID. `Explorer` shows it for one row in a notebook, `page` as a file; `own_words` measures over many
+rows whether fields attend to their own words. Attention is not an explanation: it says where the
+model reads, not why it answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from scipy.stats import bootstrap
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from altlib import store
+from altlib.config import Finetuning, Pretraining
+from altlib.data.tabular import RESERVED, Prepared
+from altlib.data.text import SentenceTokens, TextBatch, TokenTable, told_fields
+from altlib.lab import keys, steps
+from altlib.models import plm
+from altlib.models.alignment import Alignment
+
+CAUTION = "Attention says where the model reads, not why it answers."
+Sentences = TokenTable | SentenceTokens
+
+
+# --- what a model reads ------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def attention(model: Alignment, ids: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
+    """Cross-attention of each row once for each masked field.
+
+    A field is masked together with its twins if the model was trained so.
+
+    Args:
+        model: with MTM by cross-attention, in evaluation mode.
+        ids: feature ids [B, F].
+        text: the same rows as sentences.
+
+    Returns:
+        Weights over the tokens [B, F, L], and the query that asks for the masked field [B, F, D].
+    """
+    fields = ids.shape[1]
+    chosen = torch.eye(fields, dtype=torch.bool) if model.twins is None else model.twins
+    masked = torch.where(chosen, model.mask_ids, ids[:, None])  # B, F, F
+    vectors = model.encode_ids(masked.flatten(0, 1)).unflatten(0, (-1, fields))  # B, F, R
+    states = model.encode_text(text.tokens, text.attention)
+    read = [model.attend(vectors[:, f], text, states) for f in range(fields)]
+    weights = torch.stack([weights for _, weights in read], 1)
+    queries = torch.stack([query[:, f] for f, (query, _) in enumerate(read)], 1)
+    return weights, queries
+
+
+def by_field(weights: Tensor, text: TextBatch) -> Tensor:
+    """Attention on the words of each field [B, F, F] from weights [B, F, L]; special tokens,
+    which belong to none, are left out."""
+    fields = weights.shape[1]
+    place = text.field.clamp(min=0)[:, None].expand_as(weights)
+    told = weights * (text.field >= 0)[:, None]
+    return torch.zeros(len(weights), fields, fields).scatter_add_(2, place, told)
+
+
+def masses(
+    model: Alignment, data: Prepared, sentences: Sentences, rows: np.ndarray, shuffled: bool = False
+) -> np.ndarray:
+    """Attention of each masked field on the words of each field, for each row [N, F, F].
+
+    Args:
+        model: as for `attention`.
+        data: the prepared data set.
+        sentences: what makes sentences of its rows.
+        rows: positions [N].
+        shuffled: read the sentences of other rows beside the IDs.
+    """
+    other = np.random.default_rng(0).permutation(rows) if shuffled else rows
+    found = []
+    for start in range(0, len(rows), 256):
+        part = slice(start, start + 256)
+        text = sentences.assemble(data.rows[other[part]])
+        weights, _ = attention(model, torch.from_numpy(data.ids(rows[part])), text)
+        found.append(by_field(weights, text).numpy())
+    return np.concatenate(found)
+
+
+def own_words(
+    checkpoints: Mapping[str, Alignment],
+    data: Prepared,
+    sentences: Sentences,
+    rows: np.ndarray,
+    aligned: str,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Whether masked fields attend to their own words.
+
+    Args:
+        checkpoints: models by name.
+        data, sentences, rows: as for `masses`.
+        aligned: the checkpoint that also reads the sentences of other rows.
+
+    Returns:
+        For each checkpoint the mean attention of a field on its own words, with a 95 % bootstrap
+        interval over users, beside the share of tokens that are its own, and how many of the fields
+        read their own words most; and the mean attention [F, F] of `aligned`, indexed by words of
+        the fields.
+    """
+    told = told_fields(data.schema, sentences.config)
+    even = even_masses(data, sentences, rows)
+    user = np.unique(data.users(rows), return_inverse=True)[1]
+    cases = [(name, False) for name in checkpoints] + [(aligned, True)]
+    lines, mean = [], np.empty(0)
+    for name, shuffled in cases:
+        found = masses(checkpoints[name], data, sentences, rows, shuffled)
+        average = found.mean(0)
+        if name == aligned and not shuffled:
+            mean = average
+        own = found[:, told, told].mean(1)
+        interval = bootstrap(
+            (np.bincount(user, own), np.bincount(user)),
+            lambda total, rows, axis: total.sum(axis) / rows.sum(axis),
+            n_resamples=1000, batch=100, method="percentile", paired=True,
+            rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+        lines.append(
+            {
+                "checkpoint": name,
+                "sentences": "of other rows" if shuffled else "own",
+                "own words": own.mean(),
+                "low": interval.low,
+                "high": interval.high,
+                "uniform": even[told].mean(),
+                "read most by": int((average.argmax(1)[told] == told).sum()),
+                "fields": len(told),
+                "rows": len(rows),
+            }
+        )
+    words = [field.words for field in data.schema.fields]
+    return pd.DataFrame(lines), pd.DataFrame(mean, words, words)
+
+
+def even_masses(data: Prepared, sentences: Sentences, rows: np.ndarray) -> np.ndarray:
+    """The mean mass on the words of each field [F] if every token of a sentence had the same."""
+    fields = len(data.schema.fields)
+    total = np.zeros(fields)
+    for part in np.array_split(rows, 1 + len(rows) // 4096):
+        text = sentences.assemble(data.rows[part])
+        even = (text.attention / text.attention.sum(1, keepdim=True))[:, None]
+        total += by_field(even.expand(-1, fields, -1), text)[:, 0].sum(0).numpy()
+    return total / len(rows)
+
+
+# --- one row -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Words:
+    """A sentence cut into words.
+
+    Attributes:
+        texts: the words, or pieces of words, in order.
+        fields: the field of each.
+        of_token: the word of each token [L]; -1 for special tokens and padding.
+    """
+
+    texts: list[str]
+    fields: list[int]
+    of_token: np.ndarray
+
+    @staticmethod
+    def of(text: TextBatch, tokenizer: PreTrainedTokenizerBase, pieces: bool = False) -> "Words":
+        """The words of the one sentence in `text`; its tokens, if `pieces`."""
+        names = tokenizer.convert_ids_to_tokens(text.tokens[0].tolist())
+        fields = text.field[0].tolist()
+        # RoBERTa and T5 mark where a word begins, BERT where one goes on.
+        mark = next((m for m in ("Ġ", "▁") if any(name.startswith(m) for name in names)), None)
+        tokens: list[list[str]] = []
+        of_token, before = np.full(len(names), -1), -1
+        owners: list[int] = []
+        for place, (name, field) in enumerate(zip(names, fields, strict=True)):
+            if field < 0:
+                continue
+            goes_on = name.startswith("##") if mark is None else not name.startswith(mark)
+            if field == before and goes_on and not pieces:
+                tokens[-1].append(name)
+            else:
+                tokens.append([name])
+                owners.append(field)
+            of_token[place], before = len(tokens) - 1, field
+        texts = [tokenizer.convert_tokens_to_string(names).strip() for names in tokens]
+        return Words(texts, owners, of_token)
+
+    def total(self, weights: np.ndarray) -> np.ndarray:
+        """Weights [F, W] of the words from those of the tokens [F, L]."""
+        told = self.of_token >= 0
+        of = self.of_token[told]
+        return np.stack([np.bincount(of, row[told], len(self.texts)) for row in weights])
+
+
+def panel(
+    title: str, weights: np.ndarray, rows: list[str], words: Words, text: TextBatch
+) -> dict[str, Any]:
+    """A map of fields by words, as the page draws it.
+
+    Args:
+        title: of the map.
+        weights: attention over tokens [F, L].
+        rows: words of the fields.
+        words: of the sentence.
+        text: the sentence.
+    """
+    level = 1 / int(text.attention.sum())
+    sizes = np.bincount(words.of_token[words.of_token >= 0], minlength=len(words.texts))
+    values = words.total(weights)
+    return {
+        "title": title,
+        "kind": "attention",
+        "rows": rows,
+        "columns": [
+            {"text": text, "group": rows[field]}
+            for text, field in zip(words.texts, words.fields, strict=True)
+        ],
+        "values": values.round(5).tolist(),
+        "uniform": (sizes * level).round(5).tolist(),
+        "special": (weights.sum(1) - values.sum(1)).clip(min=0).round(5).tolist(),
+    }
+
+
+def difference(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The map of `second` less that of `first`, of one sentence."""
+    values, special = (
+        (np.array(second[part]) - np.array(first[part])).round(5).tolist()
+        for part in ("values", "special")
+    )
+    title = f"{second['title']} less {first['title']}"
+    return {**first, "title": title, "kind": "difference", "values": values, "special": special}
+
+
+@torch.inference_mode()
+def recovered_values(
+    model: Alignment, data: Prepared, query: Tensor, field: int, number: int = 5
+) -> list[tuple[str, float]]:
+    """The likeliest values of a masked field and their probabilities, from its query [D]."""
+    first, last = data.vocabulary.starts[field : field + 2]
+    own = slice(int(first) + RESERVED, int(last))
+    scores = model.features.weight[own] @ query + model.feature_bias[own]
+    chances, places = scores.softmax(0).topk(min(number, len(scores)))
+    known = data.vocabulary.values[field]
+    return [(known[p], c) for p, c in zip(places.tolist(), chances.tolist(), strict=True)]
+
+
+@torch.inference_mode()
+def recovered_words(
+    model: Alignment,
+    ids: Tensor,
+    text: TextBatch,
+    field: int,
+    tokenizer: PreTrainedTokenizerBase,
+    number: int = 3,
+) -> list[tuple[str, list[tuple[str, float]]]]:
+    """Each token of a field's value in the sentence of one row, and what is likeliest there when
+    all of them are masked, with probabilities; the IDs [1, F] are whole."""
+    masked = (text.field == field) & text.value
+    if not masked.any():
+        return []
+    states = model.encode_text(text.tokens.masked_fill(masked, model.mask_token), text.attention)
+    vector = model.encode_ids(ids)
+    if not model.config.mlm_ids:
+        vector = torch.zeros_like(vector)
+    positions = masked.flatten().nonzero().squeeze(1)
+    chances, places = model.mlm_logits(states, positions, vector).softmax(1).topk(number)
+    truths = tokenizer.convert_ids_to_tokens(text.tokens[masked].tolist())
+    names = [tokenizer.convert_ids_to_tokens(model.tokens[p].tolist()) for p in places]
+    return [
+        (truth, list(zip(found, chance.tolist(), strict=True)))
+        for truth, found, chance in zip(truths, names, chances, strict=True)
+    ]
+
+
+@dataclass
+class Reader:
+    """Checkpoints and the rows they read: what the widget and the page show, as plain values.
+
+    Attributes:
+        checkpoints: models by name, in evaluation mode.
+        data: the prepared data set.
+        sentences: what makes sentences of its rows.
+        tokenizer: of the PLM.
+        probabilities: click probabilities of rows by position, from a finetuned run; may be empty.
+    """
+
+    checkpoints: Mapping[str, Alignment]
+    data: Prepared
+    sentences: Sentences
+    tokenizer: PreTrainedTokenizerBase
+    probabilities: Mapping[int, float]
+
+    def __post_init__(self) -> None:
+        for name, model in self.checkpoints.items():
+            if not model.config.mtm or model.config.mtm_context != "attention":
+                raise ValueError(
+                    f"The checkpoint '{name}' has no cross-attention to show: it was pretrained "
+                    "without MTM, or with the mean of the words."
+                )
+            if model.config.attend_padding:
+                raise ValueError(f"The checkpoint '{name}' attends to padding, which has no words.")
+
+    @property
+    def names(self) -> list[str]:
+        """Words of the fields."""
+        return [field.words for field in self.data.schema.fields]
+
+    def row(
+        self,
+        position: int,
+        field: int,
+        checkpoint: str,
+        other: str | None = None,
+        pieces: bool = False,
+    ) -> dict[str, Any]:
+        """What is to be seen of a row.
+
+        Args:
+            position: of the row in the data.
+            field: the masked field whose words and recovery are shown below the map.
+            checkpoint: the model.
+            other: another one to compare it with.
+            pieces: show tokens, not words.
+        """
+        text = self.sentences.assemble(self.data.rows[[position]])
+        ids = torch.from_numpy(self.data.ids(np.array([position])))
+        words = Words.of(text, self.tokenizer, pieces)
+        panels, recovered = [], []
+        for name in [checkpoint] + ([other] if other else []):
+            model = self.checkpoints[name]
+            weights, queries = attention(model, ids, text)
+            panels.append(panel(name, weights[0].numpy(), self.names, words, text))
+            recovered.append(
+                {
+                    "checkpoint": name,
+                    "values": recovered_values(model, self.data, queries[0, field], field),
+                    "words": recovered_words(model, ids, text, field, self.tokenizer)
+                    if model.config.mlm
+                    else [],
+                }
+            )
+        if other:
+            panels.append(difference(*panels[::-1]))
+        chance = self.probabilities.get(position)
+        values = [value for values in self.data.values for value in values]
+        truth = values[self.data.rows[position][field]]
+        return {
+            "field": field,
+            "panels": panels,
+            "recovered": recovered,
+            "truth": truth,
+            "known": truth in self.data.vocabulary.values[field],
+            "label": int(self.data.labels[position]),
+            "probability": chance,
+            "note": CAUTION,
+        }
+
+    def corpus(self, rows: np.ndarray, checkpoint: str, other: str | None = None) -> dict[str, Any]:
+        """Mean attention of fields on the words of fields over rows, as `row` gives that of one."""
+        panels = []
+        even = even_masses(self.data, self.sentences, rows)
+        told = told_fields(self.data.schema, self.sentences.config)
+        for name in [checkpoint] + ([other] if other else []):
+            model = self.checkpoints[name]
+            mean, others = (
+                masses(model, self.data, self.sentences, rows, shuffled).mean(0)
+                for shuffled in (False, True)
+            )
+            own, other_own = (of.diagonal()[told].mean() for of in (mean, others))
+            panels.append(
+                {
+                    "title": f"{name}: {own:.3f} on own words ({other_own:.3f} with sentences of "
+                    f"other rows), mean of {len(rows):,} rows",
+                    "kind": "attention",
+                    "rows": self.names,
+                    "columns": [{"text": name, "group": name} for name in self.names],
+                    "values": mean.round(5).tolist(),
+                    "uniform": even.round(5).tolist(),
+                    "special": (1 - mean.sum(1)).clip(min=0).round(5).tolist(),
+                }
+            )
+        if other:
+            panels.append(difference(*panels[::-1]))
+        return {"field": None, "panels": panels, "recovered": [], "note": CAUTION}
+
+
+def reader(
+    aligned: Pretraining,
+    others: Mapping[str, Pretraining] | None = None,
+    both: Finetuning | None = None,
+    ctr: Finetuning | None = None,
+) -> Reader:
+    """A reader of a pretraining before and after, and of what came of it.
+
+    Args:
+        aligned: it is found or made.
+        others: further pretrainings on the same data by name, as ablations.
+        both: a run of `ALT_both` that began from `aligned`; its two models are shown with the heads
+            of the pretraining.
+        ctr: a run whose predictions are shown.
+
+    Raises:
+        ValueError: another pretraining has other data or sentences.
+    """
+    checkpoints = {
+        "before pretraining": steps.build_alignment(aligned).eval(),
+        "after pretraining": steps.load_alignment(aligned).eval(),
+    }
+    for name, config in (others or {}).items():
+        if (config.data, config.text) != (aligned.data, aligned.text):
+            raise ValueError(f"The pretraining '{name}' has other data or sentences.")
+        checkpoints[name] = steps.load_alignment(config).eval()
+    if both is not None:
+        steps.finetune(both)
+        model = steps.load_alignment(aligned).eval()
+        weights = load_file(store.checked(keys.folder(both) / "model.safetensors"))
+        for prefix, part in (("ctr.ctr.", model.ctr), ("lang.encoder.", model.encoder)):
+            of = {n[len(prefix) :]: w for n, w in weights.items() if n.startswith(prefix)}
+            part.load_state_dict(of)
+        checkpoints["after finetuning ALT_both"] = model
+    chances: dict[int, float] = {}
+    if ctr is not None:
+        test = steps.finetune(ctr)["test"]
+        chances = dict(zip(test["rows"], test["probabilities"], strict=True))
+    return Reader(
+        checkpoints,
+        steps.prepare(aligned.data),
+        steps.sentences(aligned.data, aligned.text, aligned.plm),
+        plm.tokenizer(aligned.plm.name),
+        chances,
+    )

@@ -1,0 +1,102 @@
+"""What a profile would still run, and about how long: `./run_all.sh PROFILE --dry-run`.
+
+Times are those of runs in reports/*/results.csv that are most like it, by row of training: of this
+machine, or of the ones that made the committed reports; with a GPU those made on one, and without
+it the others.
+"""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from warnings import warn
+
+from altlib import store
+from altlib.config import VARIANTS, Finetuning, Pretraining
+from altlib.lab import jobs
+from altlib.lab.keys import folder
+
+Line = dict[str, str]
+
+
+def known() -> list[Line]:
+    """Every run in reports/ that was made on a machine like this one."""
+    lines: list[Line] = []
+    for path in sorted(store.home().glob("reports/*/results.csv")):
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                found = [line for line in csv.DictReader(file) if float(line["train_rows"]) > 0]
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            told = f"{path} is damaged ({error}) and left out; notebook 14_report makes it anew."
+            warn(told, stacklevel=2)
+            continue
+        lines += found
+    on_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
+    return [line for line in lines if (" × " in line.get("machine", "")) == on_gpu]
+
+
+def rows(config: Pretraining | Finetuning, lines: list[Line]) -> float:
+    """Training rows of a run, as far as the reports know its data; NaN if they do not."""
+    of = [float(line["train_rows"]) for line in lines if line["dataset"] == config.data.dataset]
+    whole = config.data.rows * 0.8 if config.data.rows else max(of, default=float("nan"))
+    return whole * config.data.train_share
+
+
+def rate(lines: list[Line], seconds: str, number: str, *alike: Callable[[Line], bool]) -> float:
+    """Median seconds a row over the runs most like one; NaN if there are none.
+
+    Args:
+        lines: from `known`.
+        seconds, number: columns of the time and of the rows that took it.
+        alike: what runs have in common with it; the last counts least.
+    """
+    for few in range(len(alike), len(alike) - 2, -1):
+        of = [line for line in lines if all(same(line) for same in alike[:few])]
+        of = [line for line in of if float(line.get(number) or 0) > 0]
+        if of:
+            return median(float(line[seconds]) / float(line[number]) for line in of)
+    return float("nan")
+
+
+def seconds(config: Pretraining | Finetuning, lines: list[Line]) -> float:
+    """About how long a run takes; a finetuning with as many epochs as others took."""
+    plm = config.plm.name if config.plm else ""
+    backbone = config.ctr.backbone if config.ctr else ""
+    alike = (lambda line: line["plm"] == plm, lambda line: line["backbone"] == backbone)
+    if isinstance(config, Pretraining):
+        each = rate(lines, "pretraining_seconds", "pretraining_rows", *alike)
+        return each * rows(config, lines) * config.training.epochs
+    kind = VARIANTS[config.variant].kind
+    of = [line for line in lines if VARIANTS[line["variant"]].kind == kind]
+    return rate(of, "seconds", "train_rows", *(alike if plm else alike[1:])) * rows(config, lines)
+
+
+def outlook(plan: jobs.Plan) -> str:
+    """A table of what each notebook of a profile still trains, in Markdown, and the time in all.
+
+    A run that several notebooks show is counted at the first.
+    """
+    lines, seen = known(), set[Path]()
+
+    def new(config: Pretraining | Finetuning) -> bool:
+        """Whether it is still to be made, and not yet counted."""
+        place = folder(config)
+        made = place.exists() and store.ended(place).get("status", "done") == "done"
+        todo = not made and place not in seen
+        seen.add(place)
+        return todo
+
+    text = ["| notebook | runs | pretrainings to do | finetunings to do | minutes |"]
+    text.append("| --- | --: | --: | --: | --: |")
+    total, unknown = 0.0, 0
+    for notebook, runs in plan.runs.items():
+        todo = [run for run in runs if new(run)]
+        starts = [run.pretraining for run in todo if run.pretraining and new(run.pretraining)]
+        times = [seconds(start, lines) / 60 for start in starts]
+        times += [seconds(run, lines) / 60 for run in todo]
+        minutes = sum(time for time in times if time == time)
+        total, unknown = total + minutes, unknown + sum(time != time for time in times)
+        text.append(f"| {notebook} | {len(runs)} | {len(starts)} | {len(todo)} | {minutes:.0f} |")
+    text.append(f"\nAbout {total:,.0f} minutes of training in all, one run after the other")
+    text[-1] += f", and {unknown} runs without a comparable past run." if unknown else "."
+    return "\n".join(text)

@@ -1,0 +1,390 @@
+"""The steps that are found or made: prepare, pretrain, finetune.
+
+A notebook and the batch run find each other's work by its key, and a change of a plot trains
+nothing. An artefact is whole or absent, by `store`: one that is damaged is made anew.
+"""
+
+import json
+import os
+import shutil
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from safetensors.torch import load_file, load_model, save_model
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from altlib import store
+from altlib.config import VARIANTS, DataConfig, Finetuning, PlmConfig, Pretraining, TextConfig
+from altlib.data import fetch, sources
+from altlib.data.tabular import Prepared
+from altlib.data.tabular import prepare as prepare_rows
+from altlib.data.text import SentenceTokens, TokenTable
+from altlib.lab import metrics
+from altlib.lab.keys import data_key, finetuning_key, pretraining_key, text_key
+from altlib.lab.provenance import provenance, versions, warn_of_change
+from altlib.models import ctr, plm
+from altlib.models.alignment import Alignment
+from altlib.models.finetune import (
+    AnswerModel,
+    BothModel,
+    CtrModel,
+    LangModel,
+    TowersModel,
+    click_losses,
+)
+from altlib.profile import Planned
+from altlib.store import home, write_json
+from altlib.training.batches import Batches
+from altlib.training.loop import fit, predict
+from altlib.training.processes import accelerator, processes, seed_step
+from altlib.training.recovery import evaluate_alignment
+
+CALL = "ALTLIB_CALL"
+"""Names a call of ./run_all.sh in the environment: what fails in it is not tried again in it."""
+
+
+def found_or_made(folder: Path, write: Callable[[Path], None], everyone: bool = False) -> Path:
+    """Returns `folder`, which `write` fills first if it is not there or is damaged.
+
+    Args:
+        folder: the artefact.
+        write: fills the temporary folder that the main process is given; it is renamed when all
+            is written.
+        everyone: whether all processes take part in `write`; otherwise the main one does.
+    """
+    state = processes()
+
+    def found() -> bool:
+        """Whether the artefact is there and whole: the main process looks for all."""
+        known = [store.ended(folder) if state.is_main_process else {}]
+        broadcast_object_list(known)
+        if known[0].get("call") == os.environ.get(CALL, object()):
+            raise {"absent": fetch.Unavailable}.get(known[0]["status"], Failed)(known[0]["reason"])
+        whole = [state.is_main_process and folder.exists() and not store.fault(folder)]
+        broadcast_object_list(whole)
+        return whole[0]
+
+    if found():  # without the lock, which a folder that is only to be read may not have
+        return folder
+    with store.locked(folder) if state.is_main_process else nullcontext():
+        if not found():  # nor has another process made it meanwhile
+            if state.is_main_process and store.ended(folder).get("status", "done") == "done":
+                store.set_aside(folder, store.fault(folder))
+            try:
+                with store.made(folder) if state.is_main_process else nullcontext(folder) as into:
+                    state.wait_for_everyone()
+                    if everyone or state.is_main_process:
+                        write(into)
+                    state.wait_for_everyone()
+            except Exception as error:
+                if state.is_main_process:
+                    store.note_failure(folder, failure(error))
+                raise
+        state.wait_for_everyone()
+    return folder
+
+
+class Failed(RuntimeError):
+    """What failed before in the same call of ./run_all.sh, and is not tried again."""
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """Why a step could not be done, as its `done.json` keeps it."""
+    return {
+        "status": "absent" if isinstance(error, fetch.Unavailable) else "failed",
+        "reason": f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if not isinstance(error, (fetch.Unavailable, Failed))
+        else str(error),
+        "traceback": traceback.format_exc(),
+        "call": os.environ.get(CALL),
+    }
+
+
+def prepare(config: DataConfig) -> Prepared:
+    """The data set as ids, labels and splits."""
+
+    def write(folder: Path) -> None:
+        data = sources.load(config.dataset, config.options)
+        prepare_rows(
+            data.frame,
+            replace(data.schema, label=config.label or data.schema.label),
+            split=config.split,
+            seed=config.seed,
+            min_count=config.min_count,
+            rows=config.rows,
+            train_share=config.train_share,
+            provenance={**data.provenance, "versions": versions()},
+        ).save(folder)
+
+    return Prepared.load(found_or_made(home() / "artifacts" / "data" / data_key(config), write))
+
+
+def sentences(
+    data: DataConfig, text: TextConfig, plm_config: PlmConfig
+) -> TokenTable | SentenceTokens:
+    """What makes sentences of the rows of a data set for a PLM."""
+    prepared = prepare(data)
+    if text.tokens == "sentence":
+        tokenizer = plm.tokenizer(plm_config.name)
+        values = [value for field in prepared.values for value in field]
+        return SentenceTokens(text, values, prepared.schema, tokenizer)
+
+    def write(folder: Path) -> None:
+        tokenizer = plm.tokenizer(plm_config.name)
+        TokenTable.build(prepared.values, prepared.schema, tokenizer, text).save(folder)
+
+    folder = home() / "artifacts" / "text" / text_key(data, text, plm_config)
+    return TokenTable.load(found_or_made(folder, write), text)
+
+
+def build_alignment(config: Pretraining) -> Alignment:
+    """The untrained model of a pretraining: the PLM's weights, the rest drawn from the seed."""
+    data = prepare(config.data)
+    text = sentences(config.data, config.text, config.plm)
+    tokens = text.tokens.unique().long() if isinstance(text, TokenTable) else None
+    seed_step(config.training.seed)
+    id_model = ctr.build(config.ctr, data.features, len(data.schema.fields))
+    language = plm.load(config.plm.name, config.plm.dropout, config.text.max_length)
+    return Alignment(id_model, language, data, config.alignment, tokens)
+
+
+def pretrain(config: Pretraining) -> Path:
+    """Aligns the two models.
+
+    Returns:
+        A folder with model.safetensors, the weights of `Alignment`, and history.json, which holds
+        losses, recovery, time and provenance.
+    """
+    name = pretraining_key(config)
+    root = home() / "artifacts"
+
+    def write(folder: Path) -> None:
+        run = accelerator(config.training)
+        data, text = prepare(config.data), sentences(config.data, config.text, config.plm)
+        model = build_alignment(config)
+        training = Batches(data, data.of("train"), config.training.batch, text, model.draw_masks)
+        sample = np.random.default_rng(0).permutation(data.of("validation"))[:2048]
+        watched = Batches(data, np.sort(sample), config.training.batch, text, model.draw_masks)
+        history = fit(
+            model,
+            lambda model, batch: model(batch.ids, batch.text, batch.masks),
+            training,
+            lambda model: evaluate_alignment(model, watched, run, seed=0),
+            config.training,
+            run,
+            root / "checkpoints" / name,
+            f"pretraining {config.ctr.backbone} + {config.plm.name}",
+            checkpoint_seconds(),
+        )
+        if run.is_main_process:
+            save_model(run.unwrap_model(model), str(folder / "model.safetensors"))
+            write_json(
+                folder / "history.json",
+                {
+                    **history,
+                    "rows_per_second": speed(history),
+                    "config": asdict(config),
+                    "provenance": provenance(config.plm),
+                },
+            )
+
+    folder = found_or_made(root / "pretraining" / name, write, everyone=True)
+    shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
+    warn_of_change(folder / "history.json")
+    return folder
+
+
+def step_cost(config: Pretraining) -> dict[str, float]:
+    """What a pretraining costs, whatever the machine.
+
+    Returns:
+        "parameters" of the PLM's encoder in millions, and "GFLOP a row" of a training step, forward
+        and backward, counted over one batch.
+    """
+    data, text = prepare(config.data), sentences(config.data, config.text, config.plm)
+    model = build_alignment(config).train()
+    rows = np.random.default_rng(0).choice(data.of("train"), 32)
+    ids, words, *_ = Batches(data, rows, len(rows), text).load(rows, torch.device("cpu"))
+    assert words is not None
+    # The counter does not know the fused attention of a CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        torch.stack(list(model(ids, words).values())).sum().backward()
+    return {
+        "parameters": sum(p.numel() for p in model.encoder.parameters()) / 1e6,
+        "GFLOP a row": counter.get_total_flops() / len(rows) / 1e9,
+    }
+
+
+def load_alignment(config: Pretraining) -> Alignment:
+    """The aligned model, found or made."""
+    model = build_alignment(config)
+    load_model(model, str(pretrain(config) / "model.safetensors"))
+    return model
+
+
+def build_finetuning(config: Finetuning) -> nn.Module:
+    """A variant's model at the start of its finetuning, from aligned or unaligned weights."""
+    data = prepare(config.data)
+    # One seed draws the same unaligned weights and heads for a variant and its control.
+    seed_step(config.training.seed)
+    ctr_model = (
+        ctr.build(config.ctr, data.features, len(data.schema.fields)) if config.ctr else None
+    )
+    kind = VARIANTS[config.variant].kind
+    language, longest = None, config.text.max_length if config.text else 0
+    if config.plm is not None and kind != "answer":
+        language = plm.load(config.plm.name, config.plm.dropout, longest)
+    if ctr_model is not None and language is not None:
+        model: nn.Module = BothModel(ctr_model, language, config.alpha or "sigmoid")
+    elif ctr_model is not None:
+        model = CtrModel(ctr_model)
+    elif language is not None and kind == "towers":
+        assert config.plm is not None
+        sides = torch.tensor([field.side == "user" for field in data.schema.fields])
+        model = TowersModel(language, plm.load(config.plm.name, config.plm.dropout), sides)
+    elif language is not None:
+        model = LangModel(language)
+    elif config.plm is not None:
+        words = plm.tokenizer(config.plm.name)
+        yes, no = (words(word, add_special_tokens=False)["input_ids"][0] for word in ("yes", "no"))
+        if yes == no:
+            raise ValueError(f"The tokenizer of '{config.plm.name}' begins “yes” and “no” alike.")
+        model = AnswerModel(plm.load_answering(config.plm.name, config.plm.dropout), (yes, no))
+    else:
+        raise ValueError(f"The run '{config.variant}' has neither an ID-based model nor a PLM.")
+    if config.pretraining is not None:
+        aligned = load_file(pretrain(config.pretraining) / "model.safetensors")
+        encoder = language.encoder if language is not None else None
+        for part, module in (("ctr.", ctr_model), ("encoder.", encoder)):
+            if module is not None:
+                weights = {n[len(part) :]: w for n, w in aligned.items() if n.startswith(part)}
+                module.load_state_dict(weights)
+    return model
+
+
+def finetune(config: Finetuning) -> dict[str, Any]:
+    """Trains a variant for CTR and reads the test split, once.
+
+    Returns:
+        The content of results.json: metrics, test predictions, history, time and provenance.
+    """
+    name = finetuning_key(config)
+    root = home() / "artifacts"
+
+    def write(folder: Path) -> None:
+        data = prepare(config.data)
+        text = (
+            sentences(config.data, config.text, config.plm) if config.text and config.plm else None
+        )
+        model = build_finetuning(config)
+        run = accelerator(config.training)  # only now: the line before may have pretrained
+        training = Batches(data, data.of("train"), config.training.batch, text)
+        watched = Batches(data, data.of(config.training.select_on), 1024, text)
+        test = Batches(data, data.of("test"), 1024, text)
+        history = fit(
+            model,
+            lambda model, batch: click_losses(model(batch.ids, batch.text), batch.labels),
+            training,
+            lambda model: scores(data, watched, predict(model, watched, run)),
+            config.training,
+            run,
+            root / "checkpoints" / name,
+            f"finetuning {config.variant}, seed {config.training.seed}",
+            checkpoint_seconds(),
+        )
+        probabilities = predict(model, test, run)
+        epochs = history["epochs"]
+        kept = epochs[-1]
+        if config.training.patience is not None:
+            kept = max(epochs, key=lambda epoch: epoch["evaluation"]["auc"])
+        if run.is_main_process:
+            save_model(run.unwrap_model(model), str(folder / "model.safetensors"))
+            write_json(
+                folder / "results.json",
+                {
+                    "dataset": config.data.dataset,
+                    "variant": config.variant,
+                    "backbone": config.ctr.backbone if config.ctr else None,
+                    "plm": config.plm.name
+                    if config.plm
+                    else config.pretraining and config.pretraining.plm.name,
+                    "seed": config.training.seed,
+                    **scores(data, test, probabilities),
+                    "watched": {"split": config.training.select_on, **kept["evaluation"]},
+                    "epochs": len(epochs),
+                    "train_rows": len(training.rows),
+                    "seconds": history["seconds"],
+                    "rows_per_second": speed(history),
+                    "history": history,
+                    "config": asdict(config),
+                    "data": data.provenance,
+                    "provenance": provenance(config.plm),
+                    "test": {
+                        "rows": test.rows.tolist(),
+                        "labels": data.labels[test.rows].tolist(),
+                        "users": data.users(test.rows).tolist(),
+                        "probabilities": [float(f"{p:.9g}") for p in probabilities],
+                    },
+                },
+            )
+
+    folder = found_or_made(root / "finetuning" / name, write, everyone=True)
+    shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
+    warn_of_change(folder / "results.json")
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def checkpoint_seconds() -> float:
+    """The time between checkpoints, `ALTLIB_CHECKPOINT_SECONDS` or a minute.
+
+    Raises:
+        ValueError: it is not a number from 0 on.
+    """
+    text = os.environ.get("ALTLIB_CHECKPOINT_SECONDS") or "60"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = float("nan")
+    if not seconds >= 0:
+        raise ValueError(f"ALTLIB_CHECKPOINT_SECONDS is '{text}'; it must be a number from 0 on.")
+    return seconds
+
+
+def finetune_all(planned: Planned) -> None:
+    """Finds or makes the runs of studies and prints their AUC.
+
+    A run that fails does not stop the others; tables name it as missing, with the reason.
+    """
+    for study, settings in planned.items():
+        for setting, several in settings.items():
+            for config in several:
+                name = f"{study}, {setting}: {config.variant}, seed {config.training.seed}"
+                try:
+                    print(f"{name}, test AUC {finetune(config)['auc']:.4f}")
+                except Exception as error:
+                    ended = failure(error)
+                    print(f"{name}, {ended['status']}: {ended['reason']}")
+
+
+def scores(data: Prepared, batches: Batches, probabilities: np.ndarray) -> dict[str, float]:
+    """AUC and Logloss of predictions for `batches.rows`."""
+    labels = data.labels[batches.rows]
+    return {
+        "auc": metrics.auc(labels, probabilities),
+        "logloss": metrics.logloss(labels, probabilities),
+    }
+
+
+def speed(history: dict[str, Any]) -> float:
+    """Training rows a second, evaluation not counted."""
+    epochs = history["epochs"]
+    return sum(e["rows"] for e in epochs) / sum(e["seconds"] for e in epochs)

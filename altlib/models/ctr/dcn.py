@@ -1,0 +1,43 @@
+"""DCN: crosses by one vector a layer, beside a DNN (arXiv 1708.05123, section 2)."""
+
+import torch
+from torch import Tensor, nn
+
+from altlib.config import CtrConfig
+from altlib.models.ctr.layers import IdModel
+
+
+class Cross(nn.Module):
+    """x_0 (x' w) + b + x: [B, F*d] -> [B, F*d], equation 3."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.w = nn.Linear(width, 1, bias=False)
+        self.b = nn.Parameter(torch.zeros(width))
+
+    def forward(self, first: Tensor, x: Tensor) -> Tensor:
+        return first * self.w(x) + self.b + x
+
+
+class DCN(IdModel):
+    """logit = first order + Linear(last cross beside DNN). R = F*d + hidden[-1].
+
+    Args:
+        config: sizes.
+        features: rows of the embedding table.
+        fields: F.
+    """
+
+    def __init__(self, config: CtrConfig, features: int, fields: int) -> None:
+        super().__init__(config, features, fields)
+        width = fields * config.embedding
+        self.cross = nn.ModuleList(Cross(width) for _ in range(config.cross_layers))
+        self.representation_size = width + config.hidden[-1]
+        self.head = nn.Linear(self.representation_size, 1, bias=False)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        first = x = self.embedding(ids).flatten(1)  # B, F*d
+        for layer in self.cross:
+            x = layer(first, x)
+        representation = torch.cat((x, self.dnn(first)), dim=1)
+        return representation, self.first_order(ids) + self.head(representation).squeeze(1)

@@ -1,0 +1,225 @@
+"""Metrics against values by hand, slow references, and properties."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from altlib.lab import metrics
+
+LABELS = [0, 0, 1, 1, 1]
+SCORES = [0.1, 0.4, 0.4, 0.35, 0.8]
+Sample = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def sample(rows: int, seed: int = 0, levels: int | None = None) -> Sample:
+    """Labels and two models' probabilities, the first better; few `levels` make many ties."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(2, size=rows)
+    logits = (
+        labels + generator.normal(size=(2, rows)) * [[1.0], [1.4]] + generator.normal(size=rows)
+    )
+    probabilities = 1 / (1 + np.exp(-logits))
+    if levels:
+        probabilities = np.round(probabilities * levels) / levels
+    return labels, probabilities[0], probabilities[1]
+
+
+def slow_auc(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
+    return float(kernel(labels, scores).mean())
+
+
+def kernel(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Whether positive i beats negative j: 1, 1/2 for a tie, 0."""
+    positive, negative = scores[labels == 1][:, None], scores[labels == 0][None, :]
+    return (positive > negative) + (positive == negative) / 2
+
+
+def test_auc_by_hand_with_a_tie() -> None:
+    # Pairs won: 0.4 beats 0.1 and ties 0.4; 0.35 beats 0.1; 0.8 beats both. 4.5 of 6.
+    assert metrics.auc(LABELS, SCORES) == pytest.approx(4.5 / 6)
+
+
+def test_logloss_by_hand() -> None:
+    expected = -(math.log(0.75) + math.log(0.5)) / 2
+    assert metrics.logloss([0, 1], [0.25, 0.5]) == pytest.approx(expected)
+
+
+def test_rela_impr_by_hand() -> None:
+    assert metrics.rela_impr(0.8, 0.75) == pytest.approx(0.2)
+    with pytest.raises(ValueError, match=r"0\.5"):
+        metrics.rela_impr(0.8, 0.5)
+
+
+def test_mean_sd() -> None:
+    assert metrics.mean_sd([1.0, 3.0]) == pytest.approx((2.0, math.sqrt(2)))
+    mean, deviation = metrics.mean_sd([0.8])
+    assert mean == 0.8 and math.isnan(deviation)
+    with pytest.raises(ValueError, match="no values"):
+        metrics.mean_sd([])
+
+
+@pytest.mark.parametrize("levels", [None, 5])
+def test_delong_equals_the_quadratic_reference(levels: int | None) -> None:
+    labels, first, second = sample(80, levels=levels)
+    a, b = kernel(labels, first), kernel(labels, second)
+    difference = a.mean() - b.mean()
+    # Covariance of the two AUCs by DeLong's structural components, term by term.
+    by_positive = np.cov(a.mean(1), b.mean(1)) / a.shape[0]
+    by_negative = np.cov(a.mean(0), b.mean(0)) / a.shape[1]
+    covariance = by_positive + by_negative
+    deviation = math.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    found = metrics.delong(labels, first, second)
+    assert found.difference == pytest.approx(difference)
+    assert found.high - found.low == pytest.approx(2 * 1.959964 * deviation, rel=1e-5)
+    assert (found.low + found.high) / 2 == pytest.approx(difference)
+    assert found.p_value == pytest.approx(2 * norm.sf(abs(difference) / deviation))
+
+
+def test_delong_and_the_bootstrap_agree() -> None:
+    labels, first, second = sample(2000)
+    by_delong = metrics.delong(labels, first, second)
+    by_bootstrap = metrics.paired_bootstrap(labels, first, second)
+    width = by_delong.high - by_delong.low
+    assert by_bootstrap.difference == pytest.approx(by_delong.difference)
+    assert by_bootstrap.high - by_bootstrap.low == pytest.approx(width, rel=0.15)
+    assert by_bootstrap.low == pytest.approx(by_delong.low, abs=0.15 * width)
+
+
+def test_delong_keeps_its_level_when_the_models_are_equally_good() -> None:
+    generator = np.random.default_rng(0)
+    rejected = 0
+    for _ in range(400):
+        labels = np.repeat([0, 1], 60)
+        first, second = labels + generator.normal(size=(2, 120)) + generator.normal(size=120)
+        rejected += metrics.delong(labels, first, second).p_value < 0.05
+    assert 6 <= rejected <= 36  # 20 expected, s.d. 4.4
+
+
+@pytest.mark.parametrize("metric", ["auc", "logloss"])
+def test_bootstrap_equals_resampling_rows(metric: str) -> None:
+    """Counts of rows give what scoring the drawn rows themselves gives."""
+    labels, first, second = sample(60, levels=4)
+    first, second = first.clip(0.05, 0.95), second.clip(0.05, 0.95)
+    generator = np.random.default_rng(3)
+    score = getattr(metrics, metric)
+    drawn = []
+    for _ in range(50):
+        rows = generator.integers(60, size=60)
+        drawn.append(score(labels[rows], first[rows]) - score(labels[rows], second[rows]))
+    found = metrics.paired_bootstrap(labels, first, second, metric, resamples=50, seed=3)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+    assert found.difference == pytest.approx(score(labels, first) - score(labels, second))
+
+
+def test_bootstrap_redraws_a_resample_of_one_class() -> None:
+    found = metrics.paired_bootstrap([0, 1, 1], [0.1, 0.9, 0.8], [0.2, 0.1, 0.9], resamples=200)
+    assert np.isfinite([found.low, found.high]).all()
+
+
+def test_bootstrap_logloss_of_certain_predictions_is_that_of_logloss() -> None:
+    labels, first, second = [0, 1, 1], [0.0, 1.0, 0.0], [0.1, 0.8, 0.6]
+    found = metrics.paired_bootstrap(labels, first, second, "logloss", resamples=10)
+    expected = metrics.logloss(labels, first) - metrics.logloss(labels, second)
+    assert found.difference == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("compare", [metrics.delong, metrics.paired_bootstrap])
+def test_identical_predictors_do_not_differ(compare: object) -> None:
+    labels, first, _ = sample(100)
+    found = compare(labels, first, first)  # type: ignore[operator]
+    assert found == metrics.Comparison(0.0, 0.0, 0.0, 1.0)
+
+
+def test_perfect_against_reversed_is_certain() -> None:
+    found = metrics.delong([0, 0, 1, 1], [1, 2, 3, 4], [4, 3, 2, 1])
+    assert found == metrics.Comparison(1.0, 1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("compare", [metrics.delong, metrics.paired_bootstrap])
+def test_swapping_the_models_swaps_the_sign(compare: object) -> None:
+    labels, first, second = sample(200)
+    one = compare(labels, first, second)  # type: ignore[operator]
+    other = compare(labels, second, first)  # type: ignore[operator]
+    swapped = (-other.difference, -other.high, -other.low, other.p_value)
+    assert (one.difference, one.low, one.high, one.p_value) == pytest.approx(swapped)
+
+
+rows_with_both_classes = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(-20, 20), st.integers(-20, 20)), min_size=4
+).filter(lambda rows: 2 <= sum(row[0] for row in rows) <= len(rows) - 2)
+
+
+@given(rows_with_both_classes)
+def test_auc_properties(rows: list[tuple[int, int, int]]) -> None:
+    labels, scores, _ = np.array(rows).T
+    found = metrics.auc(labels, scores)
+    assert found == pytest.approx(slow_auc(labels, scores))
+    assert metrics.auc(labels, scores**3 + scores) == found
+    assert metrics.auc(labels, -scores) == pytest.approx(1 - found)
+    assert metrics.auc(1 - labels, scores) == pytest.approx(1 - found)
+
+
+@given(rows_with_both_classes)
+def test_delong_properties(rows: list[tuple[int, int, int]]) -> None:
+    labels, first, second = np.array(rows).T
+    found = metrics.delong(labels, first, second)
+    expected = metrics.auc(labels, first) - metrics.auc(labels, second)
+    assert found.difference == pytest.approx(expected, abs=1e-12)
+    assert found.low <= found.difference <= found.high
+    assert 0 <= found.p_value <= 1
+    assert metrics.delong(labels, first, 2 * first).p_value == 1
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match=r"one length; got \[\(2,\), \(1,\)\]"):
+        metrics.auc([0, 1], [0.5])
+    with pytest.raises(ValueError, match=r"1 of the predictions are not finite.* row 1"):
+        metrics.logloss([0, 1], [0.5, math.nan])
+    with pytest.raises(ValueError, match="only"):
+        metrics.auc([1, 1], [0.5, 0.6])
+    with pytest.raises(ValueError, match="0 or 1"):
+        metrics.auc([1, 2], [0.5, 0.6])
+    with pytest.raises(ValueError, match=r"row 1 holds 1\.5.*logits"):
+        metrics.logloss([0, 1], [0.5, 1.5])
+    with pytest.raises(ValueError, match="two rows of each class"):
+        metrics.delong([0, 0, 1], [1, 2, 3], [1, 2, 3])
+    with pytest.raises(ValueError, match="did you mean 'logloss'"):
+        metrics.paired_bootstrap([0, 1], [0.1, 0.2], [0.1, 0.2], metric="log_loss")
+    with pytest.raises(ValueError, match="at least one resample"):
+        metrics.paired_bootstrap([0, 1], [0.1, 0.2], [0.1, 0.2], resamples=0)
+
+
+def test_bootstrap_averages_the_metrics_of_seeds() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 300)
+    first = labels + generator.normal(0, 1.0, (3, 300))
+    second = labels + generator.normal(0, 1.5, (2, 300))
+    found = metrics.paired_bootstrap(labels, first, second, resamples=200)
+    means = [np.mean([metrics.auc(labels, seed) for seed in seeds]) for seeds in (first, second)]
+    assert found.difference == pytest.approx(means[0] - means[1])
+    assert found.low < found.difference < found.high
+    same = metrics.paired_bootstrap(labels, first[:1], second[0], resamples=50)
+    assert same == metrics.paired_bootstrap(labels, first[0], second[0], resamples=50)
+
+
+def test_rows_of_a_group_are_drawn_together() -> None:
+    rng = np.random.default_rng(0)
+    labels, first, second = rng.integers(2, size=60), rng.random(60), rng.random(60)
+    single = metrics.paired_bootstrap(labels, first, second, resamples=200)
+    # Copies of a row say nothing new: the interval stays that of the rows, if they are one group.
+    copied = [np.repeat(values, 3) for values in (labels, first, second)]
+    grouped = metrics.paired_bootstrap(*copied, resamples=200, groups=np.repeat(np.arange(60), 3))
+    assert (grouped.low, grouped.high) == pytest.approx((single.low, single.high))
+    apart = metrics.paired_bootstrap(*copied, resamples=200)
+    assert apart.high - apart.low < 0.7 * (grouped.high - grouped.low)
+
+
+@pytest.mark.parametrize("groups", [[7, 7, 7], [1, 2]])
+def test_groups_that_cannot_be_drawn_are_refused(groups: list[int]) -> None:
+    with pytest.raises(ValueError, match="a group for each of the 3 rows, and two groups at least"):
+        metrics.paired_bootstrap([0, 1, 1], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3], groups=groups)

@@ -1,0 +1,235 @@
+"""Exports: equal to PyTorch from raw values, whole or refused; and how measurements count."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+
+from altlib.config import BACKBONES
+from altlib.lab import keys, metrics, steps
+from altlib.profile import Profile, load_profile
+from altlib.serving import __main__ as command
+from altlib.serving import export, measure
+from altlib.serving.predictor import Predictor
+
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+FAST = {"epochs": 1, "patience": None}
+
+
+def tiny(plm: str, **changes: object) -> Profile:
+    budgets = {"ctr": FAST, "lang": FAST, "both": FAST}
+    return load_profile(str(TINY), {"plm": {"name": plm}, "finetuning": budgets, **changes})
+
+
+def made(profile: Profile, variant: str) -> Path:
+    """The folder of a finetuned run."""
+    steps.finetune(profile.run(variant, 0))
+    return keys.folder(profile.run(variant, 0))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_id_model_is_exported_as_pytorch_has_it(
+    backbone: str, tiny_plm: str, tmp_path: Path
+) -> None:
+    profile = tiny(tiny_plm, ctr={"backbone": backbone, "cin": [4], "logarithmic_neurons": 3})
+    folder = made(profile, "raw")
+    predictor = Predictor(export.export(folder, tmp_path / "out"))
+    model, config = export.restore(folder)
+    data = steps.prepare(config.data)
+    for rows in (data.rows[data.of("test")[:1]], data.rows[data.of("test")]):
+        expected = export.eager(model, export.inputs(config, data, rows))()
+        found = predictor.predict(export.raw_values(data, rows))
+        np.testing.assert_allclose(found, expected, atol=export.TOLERANCES["model.onnx"], rtol=0)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "export.json", "model.onnx",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", ["plain_lang", "alt_both"])
+def test_sentences_are_those_of_training(variant: str, tiny_plm: str, tmp_path: Path) -> None:
+    text = {"leave_out": ["occupation"], "max_length": 24}  # some sentences are cut
+    profile = tiny(tiny_plm, text=text)
+    folder = made(profile, variant)
+    out = export.export(folder, tmp_path / "out", int8=True)
+    model, config = export.restore(folder)
+    data = steps.prepare(config.data)
+    rows = data.rows[data.of("test")]
+    given = export.inputs(config, data, rows)
+    expected = export.eager(model, given)()
+    predictor = Predictor(out)
+    values = export.raw_values(data, rows)
+    assert predictor.sentences is not None
+    tokens, attention = predictor.sentences.assemble(predictor.words(values))
+    assert np.array_equal(tokens, given["tokens"]) and attention.sum(1).max() == 24
+    assert np.array_equal(attention, given["attention"])
+    np.testing.assert_allclose(predictor.predict(values), expected, atol=1e-5, rtol=0)
+    small = Predictor(out, model="model-int8.onnx").predict(values)
+    assert np.abs(small - expected).max() < 0.05
+
+
+def test_a_run_is_found_by_profile_variant_and_seed(
+    tiny_plm: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        TINY.read_text().replace("name: tiny,", f"name: {tiny_plm},")
+    )
+    name = f"{tmp_path / 'mine.yaml'}/raw/0"
+    with pytest.raises(FileNotFoundError, match=r"mine.yaml/raw/0' is not there yet"):
+        export.find(name)
+    with pytest.raises(FileNotFoundError, match="neither the folder of a run nor of the form"):
+        export.find("raw")
+    with pytest.raises(ValueError, match=r"no variant 'row'; did you mean 'raw'"):
+        export.find(f"{tmp_path / 'mine.yaml'}/row/0")
+    made(load_profile(str(tmp_path / "mine.yaml")), "raw")
+    out = tmp_path / "out"
+    for words in (["export", name, str(out)], ["predict", str(out), str(tmp_path / "rows.csv")]):
+        if words[0] == "predict":
+            data = steps.prepare(load_profile(str(tmp_path / "mine.yaml")).data)
+            frame = pd.DataFrame(export.raw_values(data, data.rows[:3]))
+            frame.assign(note="x").to_csv(tmp_path / "rows.csv", index=False)
+            capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["serving", *words])
+        command.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 4 and printed[0].endswith("note,probability")
+    whole = (tmp_path / "rows.csv").read_text()
+    for old, new, told in (
+        ("x\n", "x,\n", "line 2: 8 columns instead of 7"),
+        ("user_id", "note", "line 1: the column 'note' stands more than once"),
+        ("note", "probability", "has a column 'probability' already"),
+        ("user_id", "person", r"no column \['user_id'\]"),
+        ("x\n", '"x\n', "line 2: its quotes do not pair"),
+    ):
+        assert old in whole
+        (tmp_path / "rows.csv").write_text(whole.replace(old, new, 1))
+        with pytest.raises(SystemExit, match=f"altlib: .*{told}"):
+            command.main()
+    monkeypatch.setattr(sys, "argv", ["serving", "export", name, str(out)])
+    with pytest.raises(SystemExit, match="is there already; choose another folder"):
+        command.main()
+
+
+def test_what_cannot_be_exported_leaves_nothing(
+    tiny_plm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(tiny(tiny_plm), "ctr_bert")
+    with pytest.raises(ValueError, match="'ctr_bert' cannot be exported"):
+        export.export(folder, tmp_path / "out")
+    folder = made(tiny(tiny_plm), "raw")
+    with monkeypatch.context() as patch:
+        patch.setattr(export.Graph, "forward", lambda self, ids: ids if ids.sum() > 0 else -ids)
+        with pytest.raises(ValueError, match="'raw' cannot be exported: PyTorch cannot write"):
+            export.export(folder, tmp_path / "out")
+    for model in export.TOLERANCES:
+        with monkeypatch.context() as patch:
+            patch.setitem(export.TOLERANCES, model, -1.0)
+            with pytest.raises(ValueError, match=f"^{model} of 'raw' differs from PyTorch by"):
+                export.export(folder, tmp_path / "out", int8=True)
+    assert not list(tmp_path.glob("*out*"))
+
+
+def saturating(activations: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The product as processors with AVX2 and without VNNI make it: pairs of products of unsigned
+    and signed bytes add up in 16 bits."""
+    products = activations[:, :, None] * weights.astype(int)  # N, K, M
+    pairs = np.add.reduceat(products, np.arange(0, products.shape[1], 2), axis=1)
+    return pairs.clip(-(2**15), 2**15 - 1).sum(1)
+
+
+def test_8_bit_weights_saturate_on_no_processor(tiny_plm: str, tmp_path: Path) -> None:
+    export.export(made(tiny(tiny_plm), "plain_both"), tmp_path / "out", int8=True)
+    graph = onnx.load(tmp_path / "out" / "model-int8.onnx").graph
+    arrays = {array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer}
+    # Of these weights, activations are made in the graph.
+    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
+    weights = [arrays[node.input[1]] for node in products if node.input[1] in arrays]
+    assert len(weights) > 10
+    largest = np.full((1, 4096), 255)
+    for weight in weights:
+        assert weight.dtype == np.int8 and abs(weight.astype(int)).max() == 64
+        activations = largest[:, : len(weight)]
+        exact = activations @ weight.astype(int)
+        np.testing.assert_array_equal(saturating(activations, weight), exact)
+    full = np.full((2, 1), 127, np.int8)
+    assert saturating(largest[:, :2], full) < largest[:, :2] @ full
+
+
+def test_measurements_have_a_line_each(tiny_plm: str, tmp_path: Path) -> None:
+    profile = tiny(tiny_plm)
+    exports = {
+        name: export.export(made(profile, name), tmp_path / name, int8=name == "plain_lang")
+        for name in ("raw", "plain_lang")
+    }
+    table = measure.measure(exports, batches=(1, 4), threads=(1,), seconds=0.01)
+    assert len(table) == 2 * (3 + 4) and (table["p50_ms"] <= table["p99_ms"]).all()
+    assert set(table["engine"]) == {"PyTorch", "ONNX", "ONNX, raw values", "ONNX int8"}
+    costs = measure.costs(exports, rounds=1)
+    assert costs["model"].tolist() == ["model.onnx", "model.onnx", "model-int8.onnx"]
+    assert (costs["start-up seconds"] > 0).all() and costs["peak memory MiB"].between(10, 400).all()
+    auc = json.loads((keys.folder(profile.run("raw", 0)) / "results.json").read_text())["auc"]
+    assert costs["test AUC"][0] == pytest.approx(auc, abs=1e-5)
+    # int8 rounds by more than the probabilities of a barely trained PLM lie apart: they are near
+    # those of fp32, but their order, and so the AUC, is the file's own.
+    data = steps.prepare(profile.data)
+    test = data.of("test")
+    values = export.raw_values(data, data.rows[test])
+    found = [
+        Predictor(exports["plain_lang"], model=model).predict(values)
+        for model in ("model.onnx", "model-int8.onnx")
+    ]
+    assert 0 < np.abs(found[0] - found[1]).max() < 0.01
+    expected = [metrics.auc(data.labels[test], probabilities) for probabilities in found]
+    assert costs["test AUC"].tolist()[1:] == pytest.approx(expected, abs=1e-3)
+
+
+def test_candidates_are_of_one_user(tiny_plm: str) -> None:
+    data = steps.prepare(tiny(tiny_plm).data)
+    rows = measure.candidates(data, 20)
+    of_user = [field.side == "user" for field in data.schema.fields]
+    assert (rows[:, of_user] == rows[0, of_user]).all()
+    assert len(np.unique(rows[:, ~np.array(of_user)], axis=0)) > 1
+
+
+class Clock:
+    """Time that passes only where someone sleeps, or answers a request."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(measure.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(measure.time, "sleep", self.pass_by)
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += max(seconds, 1e-6)
+
+
+def test_a_late_worker_makes_those_behind_it_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    waited = measure.waits(lambda: clock.pass_by(0.030), rate=50, requests=5)  # one each 20 ms
+    np.testing.assert_allclose(waited, [30, 40, 50, 60, 70], atol=0.1)
+    assert measure.waits(lambda: clock.pass_by(1.1), rate=50, requests=5).tolist() == [np.inf]
+
+
+def test_load_finds_the_highest_rate_that_holds_despite_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    calls, paused = 0, 0.3
+
+    def answer() -> None:
+        nonlocal calls
+        calls += 1
+        clock.pass_by(0.004 + (paused if calls == 100 else 0))
+
+    slow = {"slow": lambda: clock.pass_by(0.020), "slower": lambda: clock.pass_by(0.2)}
+    table = measure.load({"fast": answer, **slow}, (10, 100, 200, 400), requests=50, rounds=3)
+    assert table["highest rate"].tolist() == [200, 0, 0]
+    assert table["p99_ms at 200/s"][0] == pytest.approx(4, abs=0.1)
+    assert table["p99_ms at 10/s"].tolist() == pytest.approx([4, 20, np.inf], abs=0.1)
+    assert np.isinf(table["p99_ms at 400/s"]).all()
