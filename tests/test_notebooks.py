@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -65,8 +66,10 @@ def test_the_report_is_whole(home: Path) -> None:
     kept = [json.loads(path.read_text()) for path in (home / "reports/tiny/results").iterdir()]
     assert len(kept) == len(table)
     rows = len(steps.prepare(load_profile(str(home / "tiny.yaml")).data).of("test"))
-    for result in kept:
-        assert len(result["test"]["probabilities"]) == (0 if result["study"] else rows)
+    assert all("test" not in result for result in kept)
+    with np.load(home / "reports/tiny/predictions.npz") as predictions:
+        assert {len(predictions[name]) for name in predictions} == {rows}
+        assert len(predictions.files) == sum(not result["study"] for result in kept)
     claims = (home / "reports" / "tiny" / "claims.html").read_text()
     assert "not tested" in claims and "ALT_both beats" in claims
 

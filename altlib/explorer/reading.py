@@ -22,7 +22,7 @@ from altlib import store
 from altlib.config import Finetuning, Pretraining
 from altlib.data.tabular import RESERVED, Prepared
 from altlib.data.text import SentenceTokens, TextBatch, TokenTable, told_fields
-from altlib.lab import keys, steps
+from altlib.lab import keys, results, steps
 from altlib.models import plm
 from altlib.models.alignment import Alignment
 
@@ -427,13 +427,14 @@ def reader(
             of = {n[len(prefix) :]: w for n, w in weights.items() if n.startswith(prefix)}
             part.load_state_dict(of)
         checkpoints["after finetuning ALT_both"] = model
-    chances: dict[int, float] = {}
+    data, chances = steps.prepare(aligned.data), {}
     if ctr is not None:
-        test = steps.finetune(ctr)["test"]
-        chances = dict(zip(test["rows"], test["probabilities"], strict=True))
+        steps.finetune(ctr)
+        rows = data.of("test").tolist()
+        chances = dict(zip(rows, results.predictions(ctr).tolist(), strict=True))
     return Reader(
         checkpoints,
-        steps.prepare(aligned.data),
+        data,
         steps.sentences(aligned.data, aligned.text, aligned.plm),
         plm.tokenizer(aligned.plm.name),
         chances,

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-RAW = "ID-based model (raw)"  # as `tables.LABELS` has it
+from altlib.config import VARIANTS
+
+RAW = VARIANTS["raw"].label
 Finding = tuple[bool, str, pd.DataFrame] | None
 """Whether a claim held, the figures that say so, and the lines of the table that they are from;
 None if the table does not test it."""
@@ -48,7 +50,7 @@ def differences(column: str, *values: str, sign: int = 1, against: str = "") -> 
         held = bool(((lines["low"] > 0) if sign > 0 else (lines["high"] < 0)).all())
         figures = [
             f"{line[column]} {line[name]:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}], "
-            f"higher on {line['in favour']} seeds"
+            f"seeds improved: {line['seeds improved']}"
             for _, line in lines.iterrows()
         ]
         return held, "; ".join(figures), lines

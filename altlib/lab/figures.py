@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from altlib.config import VARIANTS
 from altlib.data.tabular import Prepared
 
 COLOURS = {"icl": "#0072b2", "mtm": "#d55e00", "mlm": "#009e73", "aligned": "#0072b2",
@@ -402,21 +403,25 @@ def serving(table: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     return figure
 
 
-def finetuning_curves(found: list[dict[str, Any]]) -> Figure:
-    """AUC after each epoch on the split that early stopping watches, one line a run."""
+def finetuning_curves(found: pd.DataFrame) -> Figure:
+    """AUC after each epoch on the split that early stopping watches, one line a run.
+
+    Args:
+        found: from `results.read`.
+    """
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
     named: set[str] = set()
-    for result in found:
+    for variant, result in zip(found["variant"], found["result"], strict=True):
         aucs = [epoch["evaluation"]["auc"] for epoch in result["history"]["epochs"]]
-        aligned = result["variant"].startswith("alt")
+        aligned = VARIANTS[variant].aligned
         axis.plot(range(1, len(aucs) + 1), aucs, marker="o", markersize=3,
                   color=COLOURS["aligned" if aligned else "unaligned"],
                   linestyle="-" if aligned else "--",
-                  label=None if result["variant"] in named else result["variant"])  # fmt: skip
-        named.add(result["variant"])
-    if found:
+                  label=None if variant in named else variant)  # fmt: skip
+        named.add(variant)
+    if len(found):
         axis.legend(frameon=False)
-    splits = " or ".join(sorted({result["watched"]["split"] for result in found}))
+    splits = " or ".join(sorted(set(found["selected_on"])))
     axis.set(xlabel="epoch", ylabel=f"{splits} AUC")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Template
 
-from altlib.lab.tables import shown
+from altlib.lab.show import shown
 
 PAGE = Template(
     Path(__file__).with_name("report.html").read_text(encoding="utf-8"), autoescape=True
@@ -34,14 +34,19 @@ class Section:
     basis: str = ""
 
 
-def basis(profile: str, results: Sequence[Mapping[str, Any]]) -> str:
-    """On what tables stand: the data, profile, machines, versions and days of these results."""
+def basis(profile: str, found: pd.DataFrame) -> str:
+    """On what tables stand: the data, profile, machines, versions and days of results.
+
+    Args:
+        profile: its name.
+        found: from `results.read`.
+    """
     data: dict[str, None] = {}
-    for of in (result["data"] for result in results):
+    for of in (result["data"] for result in found["result"]):
         exact = "" if of.get("exact", True) else " (not known to be the published copy)"
         parts = ", ".join(f"{rows:,} {split}" for split, rows in of["split rows"].items())
         data[f"{of['name']}{exact}, split by {of['split']} into {parts} rows"] = None
-    provenances = [result["provenance"] for result in results]
+    provenances = [result["provenance"] for result in found["result"]]
     machines = {
         f"{made['machine']}, {made['threads']} thread{'s' * (made['threads'] > 1)}": None
         for made in provenances

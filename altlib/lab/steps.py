@@ -23,7 +23,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from altlib import store
-from altlib.config import VARIANTS, DataConfig, Finetuning, PlmConfig, Pretraining, TextConfig
+from altlib.config import (
+    VARIANTS,
+    DataConfig,
+    Finetuning,
+    PlmConfig,
+    Pretraining,
+    TextConfig,
+    TrainingConfig,
+)
 from altlib.data import fetch, sources
 from altlib.data.tabular import Prepared
 from altlib.data.tabular import prepare as prepare_rows
@@ -275,7 +283,8 @@ def finetune(config: Finetuning) -> dict[str, Any]:
     """Trains a variant for CTR and reads the test split, once.
 
     Returns:
-        The content of results.json: metrics, test predictions, history, time and provenance.
+        The content of results.json: metrics, history, time and provenance. Beside it lie
+        predictions.npy, the probabilities of the test rows in their order, and the weights.
     """
     name = finetuning_key(config)
     root = home() / "artifacts"
@@ -303,11 +312,10 @@ def finetune(config: Finetuning) -> dict[str, Any]:
         )
         probabilities = predict(model, test, run)
         epochs = history["epochs"]
-        kept = epochs[-1]
-        if config.training.patience is not None:
-            kept = max(epochs, key=lambda epoch: epoch["evaluation"]["auc"])
+        kept = epochs[epoch_kept(epochs, config.training) - 1]
         if run.is_main_process:
             save_model(run.unwrap_model(model), str(folder / "model.safetensors"))
+            np.save(folder / "predictions.npy", probabilities)
             write_json(
                 folder / "results.json",
                 {
@@ -328,12 +336,6 @@ def finetune(config: Finetuning) -> dict[str, Any]:
                     "config": asdict(config),
                     "data": data.provenance,
                     "provenance": provenance(config.plm),
-                    "test": {
-                        "rows": test.rows.tolist(),
-                        "labels": data.labels[test.rows].tolist(),
-                        "users": data.users(test.rows).tolist(),
-                        "probabilities": [float(f"{p:.9g}") for p in probabilities],
-                    },
                 },
             )
 
@@ -341,6 +343,12 @@ def finetune(config: Finetuning) -> dict[str, Any]:
     shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
     warn_of_change(folder / "results.json")
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def epoch_kept(epochs: list[dict[str, Any]], config: TrainingConfig) -> int:
+    """The epoch, from 1, whose weights a run keeps: the best watched, or the last if none was."""
+    aucs = [epoch["evaluation"]["auc"] for epoch in epochs]
+    return 1 + aucs.index(max(aucs)) if config.patience is not None else len(aucs)
 
 
 def checkpoint_seconds() -> float:

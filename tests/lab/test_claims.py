@@ -18,7 +18,7 @@ def study(against: str = "ID-based model (raw)", **intervals: tuple[float, float
         for name, (a, b) in intervals.items()
     ]
     table = pd.DataFrame(lines).assign(AUC=0.7, against=against)
-    return table.assign(**{"in favour": "1 of 2"})
+    return table.assign(**{"seeds improved": "1 of 2"})
 
 
 def test_without_tables_nothing_is_tested() -> None:
@@ -75,7 +75,7 @@ def test_the_best_model_is_alone_the_best() -> None:
 
 def test_the_improvement_counts_only_beside_an_interval_above_0() -> None:
     line = {"variant": "ALT_both", "AUC − raw": 0.02, "low": 0.01, "high": 0.03, "RelaImpr.": 0.06}
-    line["in favour"] = "1 of 1"
+    line["seeds improved"] = "1 of 1"
     assert verdict("ALT improves", main=pd.DataFrame([line]))[0] == "held"
     assert verdict("ALT improves", main=pd.DataFrame([line | {"low": -0.01}]))[0] == "not held"
     assert verdict("ALT improves", main=pd.DataFrame([line | {"RelaImpr.": 0.05}]))[0] == "not held"

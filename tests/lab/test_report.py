@@ -28,7 +28,7 @@ def test_basis_names_each_data_set_machine_and_day_once() -> None:
         "data": RESULT["data"] | {"name": "books", "exact": False},
         "provenance": RESULT["provenance"] | {"date": "2026-01-03"},
     }
-    assert report.basis("quick", [later, RESULT, RESULT]) == (
+    assert report.basis("quick", pd.DataFrame({"result": [later, RESULT, RESULT]})) == (
         "Data: books (not known to be the published copy), split by time into 8,000 train, 1,000 "
         "test rows; clicks, split by time into 8,000 train, 1,000 test rows. Profile: quick. "
         "Machine: a laptop, 2 threads. torch 2, transformers 5. Made on 2026-01-02 to 2026-01-03."

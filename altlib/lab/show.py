@@ -1,0 +1,90 @@
+"""How tables are shown to people, written for them, and read again."""
+
+import re
+from html import escape
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+import numpy as np
+import pandas as pd
+
+from altlib.config import key
+from altlib.lab import stamps
+from altlib.profile import Profile
+
+pd.set_option("display.max_colwidth", None)  # else notebooks cut claims and their figures short
+pd.set_option("display.html.use_mathjax", False)  # a "$" in words and names of the user is a "$"
+
+
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with numbers as people read them: 4 digits, 3 of a measured time or size, shares
+    in %, a dash for nothing."""
+    percent = {"unknown in test", "positive", "cold users", "cold items", "most frequent",
+               "MTM accuracy", "MLM accuracy", "with other IDs", "recovered",
+               "RelaImpr.", "own words", "uniform"}  # fmt: skip
+    if "own words" in frame:
+        percent |= {"low", "high"}
+
+    def text(name: str, value: Any) -> str:
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            return "–"
+        if isinstance(value, float) and np.isinf(value):
+            return "∞"
+        if name in percent:
+            return f"{value:+.2%}" if name == "RelaImpr." else f"{value:.1%}"
+        if name in ("AUC − raw", "low", "high", "difference"):
+            return f"{value:+.4f}"
+        if name.startswith("p (") or name == "p":
+            return "< 0.001" if value < 0.001 else f"{value:.3f}"
+        if name in ("epochs", "epoch kept"):
+            return f"{value:.1f}"
+        if "_ms" in name or name in ("start-up seconds", "file MB", "peak memory MiB"):
+            return f"{value:,.{max(0, 2 - int(np.floor(np.log10(value or 1.0))))}f}"
+        if name.endswith((" rows", "seconds", "rows_per_s")):
+            return f"{value:,.0f}"
+        if isinstance(value, (int, np.integer)):
+            return f"{value:,}"
+        return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+    return pd.DataFrame(
+        {name: [text(str(name), value) for value in frame[name].tolist()] for name in frame}
+    )
+
+
+def read(profile: Profile, notebook: str, name: str) -> pd.DataFrame:
+    """The table that a notebook wrote; an empty one if there is none.
+
+    So it is, too, if the notebook last ran with another configuration of the profile, and, with a
+    warning, if the table is damaged.
+    """
+    made = stamps.read(stamps.file_of(profile, notebook))
+    path = stamps.report_folder(profile) / "tables" / f"{name}.csv"
+    today = made.get("profile") == key(profile)  # one that failed names no profile
+    if not today or not path.exists():
+        return pd.DataFrame()
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])  # "None" may be a name
+    except ValueError as error:
+        told = f"{path} is damaged ({error}) and left out; run the notebook {notebook} again."
+        warn(told, stacklevel=2)
+        return pd.DataFrame()
+
+
+def write(frame: pd.DataFrame, folder: Path, name: str) -> None:
+    """Writes tables/<name>.csv, with full precision, and tables/<name>.md, for reading."""
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    frame.to_csv(folder / "tables" / f"{name}.csv", index=False)
+    (folder / "tables" / f"{name}.md").write_text(markdown(frame), encoding="utf-8")
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The table in Markdown; what its words and names hold of Markdown and HTML is literal."""
+
+    def literal(text: Any) -> str:
+        text = " ".join(str(text).split())
+        text = re.sub(r"&(?=#?\w+;)|<(?=\S)", lambda sign: escape(sign[0]), text)
+        return re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+    plain = shown(frame).rename(columns=literal).map(literal)
+    return plain.to_markdown(index=False, disable_numparse=True) + "\n"
