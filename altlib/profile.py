@@ -251,7 +251,7 @@ def file_name(*words: str) -> str:
 
 
 PUBLISHED: dict[str, Any] = {
-    "text": {"pad": "maximum", "tokens": "sentence"},
+    "text": {"pad": "maximum"},
     "alignment": {
         "mask_id": "zero",
         "mask_absent": True,
@@ -262,8 +262,6 @@ PUBLISHED: dict[str, Any] = {
         "noise": "all",
         "mlm_head": "new",
         "mlm_vocabulary": "all",
-        "mlm_positions": "all",
-        "plm_passes": 3,
     },
     "finetuning": {
         "ctr": {"select_on": "test", "embedding_l2": 1e-3},

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from altlib.lab import steps
+from altlib.lab import results, steps
 from altlib.lab.execute import execute
 from altlib.profile import load_profile
 from altlib.store import PROJECT
@@ -72,6 +72,39 @@ def test_the_report_is_whole(home: Path) -> None:
         assert len(predictions.files) == sum(not result["study"] for result in kept)
     claims = (home / "reports" / "tiny" / "claims.html").read_text()
     assert "not tested" in claims and "ALT_both beats" in claims
+
+
+def test_tables_of_single_notebooks_hold_what_they_say(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALTLIB_HOME", str(home))
+
+    def table(name: str) -> pd.DataFrame:
+        return pd.read_csv(home / "reports" / "tiny" / "tables" / f"{name}.csv")
+
+    config = load_profile(str(home / "tiny.yaml"))
+    data = steps.prepare(config.data)
+    splits = table("splits").set_index("split")
+    for name, line in splits.iterrows():
+        assert line["rows"] == len(data.of(str(name)))
+        assert line["positive"] == pytest.approx(data.labels[data.of(str(name))].mean())
+    fields = table("data")
+    assert fields["values"].tolist() == [len(values) for values in data.values]
+    before = results.history(config.aligned())
+    assert before is not None
+    found = before["epochs"][-1]["evaluation"]["recovery"]
+    for field, (_, line) in zip(data.schema.fields, table("recovery").iterrows(), strict=True):
+        assert line["field"] == field.words
+        for column, kind in (("MTM accuracy", "mtm"), ("most frequent", "most frequent")):
+            assert line[column] == pytest.approx(found[kind][field.name][1])
+        assert line["masked words"] == found["mlm"][field.name][0]
+    cost = table("plm_sizes_cost")
+    assert cost["variant"].tolist() == ["ALT_ctr"] and cost["GFLOP a row"][0] > 0
+    looks = table("mask_ratio_recovery")
+    assert set(looks["setting"]) == {"0.15"}  # the only one that is looked at within its epoch
+    for _, lines in looks.groupby("field"):
+        assert len(lines) == 3 and lines["rows"].is_monotonic_increasing
+        assert lines["rows"].iloc[-1] == len(data.of("train"))
 
 
 def test_a_report_without_alignment_says_what_is_missing_and_what_flatters(

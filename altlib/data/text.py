@@ -191,8 +191,8 @@ class TokenTable:
         rows = np.array([[0, *ends[:-1]], ends - 1])  # of first and of last values
         if not torch.equal(table.assemble(rows).tokens, whole.assemble(rows).tokens):
             raise ValueError(
-                "The tokenizer makes other tokens of a whole sentence than of its pieces; set "
-                "text.tokens to 'sentence'."
+                "The tokenizer makes other tokens of a whole sentence than of its pieces, since it "
+                "does not keep words apart at white space; take another PLM."
             )
         return table
 
@@ -260,7 +260,7 @@ class TokenTable:
 class SentenceTokens:
     """Tokenises whole sentences row by row, as the published code does: slow, but independent.
 
-    It has the interface of `TokenTable`, which it checks in the tests.
+    `TokenTable`, whose interface it has, is checked against it.
     """
 
     config: TextConfig
@@ -295,7 +295,7 @@ class SentenceTokens:
         )
         return np.array([len(ids) for ids in encoded["input_ids"]])
 
-    def assemble(self, rows: np.ndarray, multiple: int = 1) -> TextBatch:
+    def assemble(self, rows: np.ndarray) -> TextBatch:
         """As `TokenTable.assemble`."""
         told = [self.sentence(row) for row in rows]
         encoded = self.tokenizer(
@@ -303,7 +303,6 @@ class SentenceTokens:
             truncation=True,
             max_length=self.config.max_length,
             padding="max_length" if self.config.pad == "maximum" else True,
-            pad_to_multiple_of=multiple,
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
             return_tensors="np",

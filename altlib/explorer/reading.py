@@ -21,13 +21,12 @@ from transformers import PreTrainedTokenizerBase
 from altlib import store
 from altlib.config import Finetuning, Pretraining
 from altlib.data.tabular import RESERVED, Prepared
-from altlib.data.text import SentenceTokens, TextBatch, TokenTable, told_fields
+from altlib.data.text import TextBatch, TokenTable, told_fields
 from altlib.lab import keys, results, steps
 from altlib.models import plm
 from altlib.models.alignment import Alignment
 
 CAUTION = "Attention says where the model reads, not why it answers."
-Sentences = TokenTable | SentenceTokens
 
 
 # --- what a model reads ------------------------------------------------------------------------
@@ -68,7 +67,11 @@ def by_field(weights: Tensor, text: TextBatch) -> Tensor:
 
 
 def masses(
-    model: Alignment, data: Prepared, sentences: Sentences, rows: np.ndarray, shuffled: bool = False
+    model: Alignment,
+    data: Prepared,
+    sentences: TokenTable,
+    rows: np.ndarray,
+    shuffled: bool = False,
 ) -> np.ndarray:
     """Attention of each masked field on the words of each field, for each row [N, F, F].
 
@@ -92,7 +95,7 @@ def masses(
 def own_words(
     checkpoints: Mapping[str, Alignment],
     data: Prepared,
-    sentences: Sentences,
+    sentences: TokenTable,
     rows: np.ndarray,
     aligned: str,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -143,7 +146,7 @@ def own_words(
     return pd.DataFrame(lines), pd.DataFrame(mean, words, words)
 
 
-def even_masses(data: Prepared, sentences: Sentences, rows: np.ndarray) -> np.ndarray:
+def even_masses(data: Prepared, sentences: TokenTable, rows: np.ndarray) -> np.ndarray:
     """The mean mass on the words of each field [F] if every token of a sentence had the same."""
     fields = len(data.schema.fields)
     total = np.zeros(fields)
@@ -295,7 +298,7 @@ class Reader:
 
     checkpoints: Mapping[str, Alignment]
     data: Prepared
-    sentences: Sentences
+    sentences: TokenTable
     tokenizer: PreTrainedTokenizerBase
     probabilities: Mapping[int, float]
 

@@ -35,7 +35,7 @@ from altlib.config import (
 from altlib.data import fetch, sources
 from altlib.data.tabular import Prepared
 from altlib.data.tabular import prepare as prepare_rows
-from altlib.data.text import SentenceTokens, TokenTable
+from altlib.data.text import TokenTable
 from altlib.lab import metrics
 from altlib.lab.keys import data_key, finetuning_key, pretraining_key, text_key
 from altlib.lab.provenance import provenance, versions, warn_of_change
@@ -136,15 +136,9 @@ def prepare(config: DataConfig) -> Prepared:
     return Prepared.load(found_or_made(home() / "artifacts" / "data" / data_key(config), write))
 
 
-def sentences(
-    data: DataConfig, text: TextConfig, plm_config: PlmConfig
-) -> TokenTable | SentenceTokens:
+def sentences(data: DataConfig, text: TextConfig, plm_config: PlmConfig) -> TokenTable:
     """What makes sentences of the rows of a data set for a PLM."""
     prepared = prepare(data)
-    if text.tokens == "sentence":
-        tokenizer = plm.tokenizer(plm_config.name)
-        values = [value for field in prepared.values for value in field]
-        return SentenceTokens(text, values, prepared.schema, tokenizer)
 
     def write(folder: Path) -> None:
         tokenizer = plm.tokenizer(plm_config.name)
@@ -158,7 +152,7 @@ def build_alignment(config: Pretraining) -> Alignment:
     """The untrained model of a pretraining: the PLM's weights, the rest drawn from the seed."""
     data = prepare(config.data)
     text = sentences(config.data, config.text, config.plm)
-    tokens = text.tokens.unique().long() if isinstance(text, TokenTable) else None
+    tokens = text.tokens.unique().long()
     seed_step(config.training.seed)
     id_model = ctr.build(config.ctr, data.features, len(data.schema.fields))
     language = plm.load(config.plm.name, config.plm.dropout, config.text.max_length)

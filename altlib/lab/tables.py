@@ -10,11 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from altlib.config import VARIANTS, Finetuning
-from altlib.data.tabular import SPLITS, Prepared
+from altlib.config import VARIANTS
 from altlib.lab import metrics
-from altlib.lab.results import Split, history
-from altlib.lab.steps import prepare, step_cost
+from altlib.lab.results import Split
 from altlib.profile import Profile, Study
 
 Name = TypeVar("Name")
@@ -22,128 +20,6 @@ RAW = VARIANTS["raw"].label
 
 
 # --- data and pretraining ----------------------------------------------------------------------
-
-
-def data_statistics(data: Prepared) -> pd.DataFrame:
-    """For each field: its words, side, distinct values, features, and unknown test rows."""
-    test = data.ids(data.of("test"))
-    return pd.DataFrame(
-        {
-            "field": [field.words for field in data.schema.fields],
-            "side": [field.side for field in data.schema.fields],
-            "twin group": [field.twin or "–" for field in data.schema.fields],
-            "values": [len(values) for values in data.values],
-            "known features": [len(values) for values in data.vocabulary.values],
-            "example": [values[0] for values in data.values],
-            "unknown in test": (test == data.vocabulary.unknown_ids).mean(0),
-        }
-    )
-
-
-def split_statistics(data: Prepared) -> pd.DataFrame:
-    """For each split: rows, share of positives, and share of rows with a cold user or item."""
-    rows = {name: data.of(name) for name in SPLITS}
-    return pd.DataFrame(
-        {
-            "split": list(SPLITS),
-            "rows": [len(of) for of in rows.values()],
-            "positive": [float(data.labels[of].mean()) for of in rows.values()],
-            "cold users": [float(data.cold(of, "user").mean()) for of in rows.values()],
-            "cold items": [float(data.cold(of, "item").mean()) for of in rows.values()],
-        }
-    )
-
-
-def recovery(data: Prepared, evaluation: Mapping[str, Any]) -> pd.DataFrame:
-    """Recovery of masked IDs (MTM) and words (MLM) of each field.
-
-    Beside the accuracy of MTM stands that of always naming the field's most frequent feature of
-    the training split; beside that of MLM what it is with the IDs of another row.
-
-    Args:
-        data: the prepared data set.
-        evaluation: an epoch's "evaluation" from history.json.
-    """
-    nothing = (0, np.nan, np.nan)
-    lines = []
-    for f, field in enumerate(data.schema.fields):
-        ids, usual, words, others = (
-            evaluation["recovery"].get(kind, {}).get(field.name, nothing)
-            for kind in ("mtm", "most frequent", "mlm", "mlm, other IDs")
-        )
-        lines.append(
-            {
-                "field": field.words,
-                "features": len(data.vocabulary.values[f]),
-                "most frequent": usual[1],
-                "MTM accuracy": ids[1],
-                "masked IDs": ids[0],
-                "MLM accuracy": words[1],
-                "with other IDs": others[1],
-                "masked words": words[0],
-            }
-        )
-    return pd.DataFrame(lines)
-
-
-def recovery_curves(settings: Mapping[str, list[Finetuning]]) -> pd.DataFrame:
-    """Recovery of masked words (MLM) of each field over the first pretraining of each setting.
-
-    Columns are the setting, the field's words, training rows seen, the share recovered, that with
-    the IDs of another row, and the mean loss of a masked token in nats. Settings that are not
-    evaluated within the epoch, or are without MLM, are left out; without any the table is empty.
-
-    Args:
-        settings: of a study, as in `profile.Planned`.
-    """
-    lines = []
-    for setting, runs in settings.items():
-        config = next((run.pretraining for run in runs if run.pretraining), None)
-        found = config and config.training.evaluations > 1 and history(config)
-        if not config or not found or not config.alignment.mlm:
-            continue
-        points = [(point["rows"], point.get("evaluation")) for point in found["curve"]]
-        ends = np.cumsum([epoch["rows"] for epoch in found["epochs"]]).tolist()
-        points += zip(ends, [epoch["evaluation"] for epoch in found["epochs"]], strict=True)
-        for rows, evaluation in sorted((p for p in points if p[1]), key=lambda point: point[0]):
-            words, others = (evaluation["recovery"][kind] for kind in ("mlm", "mlm, other IDs"))
-            lines += [
-                {
-                    "setting": setting,
-                    "field": field.words,
-                    "rows": rows,
-                    "recovered": words[field.name][1],
-                    "with other IDs": others[field.name][1],
-                    "loss": words[field.name][2],
-                }
-                for field in prepare(config.data).schema.fields
-                if field.name in words
-            ]
-    return pd.DataFrame(lines)
-
-
-def plm_scaling(table: pd.DataFrame, settings: Mapping[str, list[Finetuning]]) -> pd.DataFrame:
-    """The aligned lines of a study's table with what the PLM of each setting costs.
-
-    Args:
-        table: from `study_table`.
-        settings: of the study, as in `profile.Planned`.
-    """
-    table = table[table["pretraining rows"] > 0]
-    configs = {
-        setting: next((run.pretraining for run in settings[setting] if run.pretraining), None)
-        for setting in dict.fromkeys(table["setting"])
-    }
-    costs = pd.DataFrame(
-        [
-            {"setting": setting, **step_cost(config)}
-            for setting, config in configs.items()
-            if config and history(config)
-        ],
-        columns=["setting", "parameters", "GFLOP a row"],
-    )
-    kept = ["variant", "setting", "pretraining seconds", "AUC", "AUC s.d."]
-    return table[kept].merge(costs, how="left", on="setting")
 
 
 # --- comparisons -------------------------------------------------------------------------------

@@ -177,9 +177,6 @@ class Alignment(nn.Module):
         Column k is the token `self.tokens[k]`.
         """
         length = states.shape[1]
-        if self.config.mlm_positions == "all":
-            wide = vector[:, None].expand(-1, length, -1)
-            return self.mlm_head(states, wide, self.tokens).flatten(0, 1)[positions]
         chosen = states.flatten(0, 1).index_select(0, positions)
         return self.mlm_head(chosen, vector.index_select(0, positions // length), self.tokens)
 
@@ -231,8 +228,6 @@ class Alignment(nn.Module):
         if config.icl:
             result["icl"] = self.contrast(views.states, views.vector)
         if config.mtm:
-            if config.icl and config.plm_passes == 3:
-                del views.states  # the published code encodes the same sentences once more
             query, _ = self.attend(views.masked_vector, text, views.states)
             result["mtm"] = losses.MTM[config.mtm_loss](
                 query.flatten(0, 1).index_select(0, masks.id_positions),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from altlib.data.tabular import Prepared
-from altlib.data.text import SentenceTokens, TextBatch, TokenTable
+from altlib.data.text import TextBatch, TokenTable
 from altlib.models.alignment import Masks
 
 
@@ -58,7 +58,7 @@ class Batches:
     data: Prepared
     rows: np.ndarray
     size: int
-    text: TokenTable | SentenceTokens | None = None
+    text: TokenTable | None = None
     mask: Callable[[Tensor, TextBatch], Masks] | None = None
 
     @cached_property

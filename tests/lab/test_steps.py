@@ -15,7 +15,8 @@ import torch
 from altlib import store
 from altlib.config import VARIANTS, DataConfig, LabelRule, TextConfig
 from altlib.data import fetch
-from altlib.lab import keys, run, stamps, steps, tables
+from altlib.lab import keys, results, run, stamps, steps
+from altlib.lab.results import predictions
 from altlib.models import plm
 from altlib.profile import Profile, load_profile, merged
 from altlib.store import home
@@ -150,14 +151,14 @@ def test_a_run_that_fails_is_named_and_does_not_stop_the_others(
         steps.finetune_all(planned)
         steps.finetune_all(planned)  # not again in one call of ./run_all.sh
         assert len(tried) == 3
-    found, missing = tables.stored(planned["models"]["two"])
-    assert [run["variant"] for run in found] == ["raw"]
-    assert missing == ["plain_lang, seed 0 (OSError: no room is left)"]
+    found, missing = results.read(planned)
+    assert found["variant"].tolist() == ["raw"]
+    assert missing == ["models, two: plain_lang, seed 0 (OSError: no room is left)"]
     ended = store.ended(keys.folder(profile.run("plain_lang", 0)))
     assert ended["status"] == "failed" and "in broken" in ended["traceback"]
     monkeypatch.setenv("ALTLIB_CALL", "another")
     steps.finetune(profile.run("plain_lang", 0))
-    assert len(tables.stored(planned["models"]["two"])[0]) == 2
+    assert len(results.read(planned)[0]) == 2
 
 
 def test_a_t5_is_finetuned_where_its_weights_are_and_absent_elsewhere(
@@ -174,7 +175,7 @@ def test_a_t5_is_finetuned_where_its_weights_are_and_absent_elsewhere(
     elsewhere = load_profile(TINY, {"plm": {"name": "some/t5"}}).run("p5", 0)
     steps.finetune_all({"models": {"P5": [elsewhere]}})
     assert store.ended(keys.folder(elsewhere))["status"] == "absent"
-    (missing,) = tables.stored([elsewhere])[1]
+    (missing,) = results.read({"": {"": [elsewhere]}})[1]
     assert "no PLM 'some/t5'" in missing
 
 
@@ -243,8 +244,8 @@ def test_another_digit_in_a_result_is_seen(profile: Profile) -> None:
     file = home() / "artifacts" / "finetuning" / keys.finetuning_key(run) / "results.json"
     text = file.read_text()
     file.write_text(text.replace(f'"auc": {result["auc"]}', '"auc": 0.9', 1))
-    assert tables.stored([run])[0] == []
-    assert "is damaged (results.json" in tables.stored([run])[1][0]
+    found, missing = results.read({"": {"": [run]}})
+    assert not len(found) and "is damaged (results.json" in missing[0]
     with pytest.warns(UserWarning, match="is damaged"):
         assert steps.finetune(run)["auc"] == result["auc"]
 
@@ -277,7 +278,7 @@ def test_data_that_change_while_python_runs_are_read_anew(tmp_path: Path) -> Non
 def test_results_hold_what_a_table_needs(profile: Profile) -> None:
     result = steps.finetune(profile.run("raw", 1))
     assert result["variant"] == "raw" and result["seed"] == 1 and result["plm"] is None
-    assert len(result["test"]["labels"]) == len(result["test"]["probabilities"]) == 150
+    assert len(predictions(profile.run("raw", 1))) == 150
     assert result["train_rows"] == 1200
     assert {"machine", "versions", "commit", "code", "date"} <= set(result["provenance"])
     assert result["data"]["split"] == "time" and result["data"]["label rule"]
@@ -302,23 +303,24 @@ def test_aligned_weights_are_what_finetuning_starts_from(profile: Profile) -> No
 def test_finetuning_may_have_another_precision_than_pretraining(tiny_plm: str) -> None:
     changes = {"plm": {"name": tiny_plm}, "pretraining": {"precision": "bf16"}}
     run = load_profile(TINY, changes).run("alt_ctr", 0)
-    together = steps.finetune(run)["test"]["probabilities"]
+    steps.finetune(run)
+    together = predictions(run)
     folder = home() / "artifacts" / "finetuning" / keys.finetuning_key(run)
     folder.rename(folder.with_name("before"))
-    alone = steps.finetune(run)["test"]["probabilities"]  # pretraining is found
-    assert np.array_equal(together, alone)
+    steps.finetune(run)  # pretraining is found
+    assert np.array_equal(together, predictions(run))
 
 
 def test_saved_models_predict_the_same(profile: Profile) -> None:
     run = profile.run("alt_both", 0)
-    result = steps.finetune(run)
-    folder = home() / "artifacts" / "finetuning" / keys.finetuning_key(run)
+    steps.finetune(run)
+    folder = keys.folder(run)
     model = steps.build_finetuning(run)
     steps.load_model(model, str(folder / "model.safetensors"))
     data, text = steps.prepare(run.data), steps.sentences(run.data, run.text, run.plm)
     test = steps.Batches(data, data.of("test"), 64, text)
     found = steps.predict(model, test, steps.accelerator(run.training))
-    assert np.allclose(found, result["test"]["probabilities"], atol=1e-6)
+    assert np.allclose(found, predictions(run), atol=1e-6)
 
 
 def test_other_code_is_warned_of(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,8 +381,8 @@ def test_two_processes_share_the_rows_of_a_batch(tmp_path: Path) -> None:
         home = tmp_path / str(processes)
         done = command(TINY, "raw", home=home, processes=processes)
         assert done.returncode == 0, done.stderr
-        (result,) = home.glob("artifacts/finetuning/*/results.json")
-        found.append(json.loads(result.read_text())["test"]["probabilities"])
+        (result,) = home.glob("artifacts/finetuning/*/predictions.npy")
+        found.append(np.load(result))
     # Without masks and dropout the gradient of a batch is the mean of those of its halves.
     assert np.allclose(*found, atol=1e-5)
 

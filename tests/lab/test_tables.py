@@ -1,7 +1,6 @@
 """Tables: from results to means, paired differences and sentences."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,8 @@ import pytest
 
 from altlib.config import VARIANTS
 from altlib.data import sources
-from altlib.data.frame import Dataset
 from altlib.data.tabular import prepare
-from altlib.lab import figures, metrics, steps, tables
+from altlib.lab import metrics, tables
 from altlib.lab.results import Split
 from altlib.profile import Study, load_profile
 
@@ -150,36 +148,6 @@ def test_cold_rows_are_scored_apart() -> None:
     assert table.loc[("warm items", aligned), "best"] == ""
 
 
-def test_recovery_stands_beside_the_most_frequent(synthetic: Dataset) -> None:
-    data = prepare(synthetic.frame, synthetic.schema)
-    shares = {
-        "mtm": {"genre": [9, 0.5, 1.2]},
-        "most frequent": {"genre": [9, 0.25, 1.5]},
-        "mlm": {},
-    }
-    table = tables.recovery(data, {"recovery": shares}).set_index("field")
-    line = table.loc["genre"]
-    assert (line["MTM accuracy"], line["most frequent"], line["masked IDs"]) == (0.5, 0.25, 9)
-    assert pd.isna(line["MLM accuracy"]) and pd.isna(table.loc["age", "MTM accuracy"])
-
-
-def test_recovery_over_training_has_every_look(tiny_plm: str) -> None:
-    tiny = str(Path(__file__).parents[1] / "tiny.yaml")
-    changes = {"plm": {"name": tiny_plm}, "pretraining": {"evaluations": 3}}
-    watched, plain = (load_profile(tiny, c) for c in (changes, {"plm": {"name": tiny_plm}}))
-    steps.pretrain(watched.aligned())
-    settings = {"three looks": [watched.run("alt_ctr", 0)], "one": [plain.run("alt_ctr", 0)]}
-    data = steps.prepare(watched.data)
-    curves = tables.recovery_curves(settings)
-    assert set(curves["setting"]) == {"three looks"}
-    whole = len(data.of("train"))
-    for _, lines in curves.groupby("field"):
-        assert len(lines) == 3 and lines["rows"].is_monotonic_increasing
-        assert lines["rows"].iloc[-1] == whole
-    assert curves["recovered"].between(0, 1).all() and (curves["loss"] > 0).all()
-    assert not len(tables.recovery_curves({"raw": [watched.run("raw", 0)]}))
-
-
 def runs(setting: str, variant: str, *skills: float, **columns: Any) -> list[dict[str, Any]]:
     """The runs of a setting of a study, a seed each."""
     cost = {"pretraining_rows": 1000, "pretraining_seconds": 5.0, "setting": setting}
@@ -247,17 +215,6 @@ def test_settings_with_other_data_are_not_ranked(study: pd.DataFrame) -> None:
     of = Study(settings=settings, seeds=[0, 1], variants=variants, against="control")
     table = tables.study_table(pd.concat([study, pd.DataFrame(raw)]), of)
     assert table["best"].tolist() == ["●", ""] * 3
-
-
-def test_only_what_was_pretrained_has_the_costs_of_a_plm() -> None:
-    tiny = str(Path(__file__).parents[1] / "tiny.yaml")
-    config = load_profile(tiny, {"plm": {"name": "no/such-plm"}})
-    planned_runs = {"absent": [config.run(variant, 0) for variant in ("raw", "alt_ctr")]}
-    table = pd.DataFrame(columns=tables.STUDY_COLUMNS)
-    table.loc[0, ["variant", "setting", "pretraining rows", "AUC"]] = ["raw", "absent", 0, 0.7]
-    costs = tables.plm_scaling(table, planned_runs)
-    assert not len(costs) and {"parameters", "GFLOP a row"} <= set(costs)
-    assert figures.plm_scaling(costs).axes
 
 
 def test_runs_on_other_rows_are_not_compared(study: pd.DataFrame) -> None:
