@@ -44,6 +44,9 @@ if parent := os.environ.pop("ALTLIB_PARENT", None):
     else:
         jobs.clear(PLAN)
 
+# As many jobs at once as there are GPUs, or else as the cores have threads for.
+GPUS = len(list(Path("/dev").glob("nvidia[0-9]*")))
+THREADS = max(PLAN.profile.threads, workflow.cores // GPUS if GPUS and workflow.cores else 0)
 JOBS = list(PLAN.jobs)
 NOTEBOOKS = list(PLAN.shown)
 STAMP = f"artifacts/stamps/{PROFILE}/{{notebook}}.json"
@@ -107,12 +110,11 @@ rule pretrain:
         "artifacts/jobs/pretrain/{job}.json",
     params:
         start=jobs.starter(PLAN.profile, PYTHON),
-    threads: PLAN.profile.threads * PLAN.profile.processes
+    threads: THREADS * PLAN.profile.processes
     priority: 999
     resources:
-        gpu=PLAN.profile.processes,
-        nodes=PLAN.profile.nodes,
-        tasks=PLAN.profile.nodes,
+        **({"nodes": PLAN.profile.nodes, "tasks": PLAN.profile.nodes, "tasks_per_gpu": 0}
+           if PLAN.profile.nodes > 1 else {}),
     shell:
         "exec {params.start} {RUN} --job pretrain/{wildcards.job}"
 
@@ -122,10 +124,8 @@ rule finetune:
         lambda wildcards: ancient(stamps(PLAN.jobs[f"finetune/{wildcards.job}"].needs)),
     output:
         "artifacts/jobs/finetune/{job}.json",
-    threads: PLAN.profile.threads
+    threads: THREADS
     priority: lambda wildcards: 900 - JOBS.index(f"finetune/{wildcards.job}")
-    resources:
-        gpu=1,
     shell:
         "exec {PYTHON} {RUN} --job finetune/{wildcards.job}"
 

@@ -120,11 +120,10 @@ case " $* " in *" --show "*) exec python -m altlib.profile "$what" ;; esac
 case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) dry=yes ;; *) dry= ;; esac
 [ -n "$dry" ] || lock .running python "is running"
 cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
-gpus=$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)
 echo "Running the profile '$what' on $cores cores ..."
 # In the background, where Ctrl-C does not reach it: it ends when this process has ended.
 ALTLIB_PROFILE=$what ALTLIB_PARENT=$$ ALTLIB_DRY=$dry ALTLIB_CALL=$(date +%s)-$$ \
-  python -m snakemake --cores "$cores" --resources gpu="$((gpus > 0 ? gpus : cores))" "$@" \
+  python -m snakemake --cores "$cores" "$@" \
   --nolock --rerun-incomplete --rerun-triggers mtime --quiet host reason rules &
 wait $! ||
   die "the profile '$what' did not finish (see above); run the same command again to go on where it stopped"

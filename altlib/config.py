@@ -110,7 +110,7 @@ class TextConfig:
 
     Attributes:
         template: one field's words; "{field}" and "{value}" are filled in.
-        leave_out: fields that the sentence does not tell.
+        leave_out: fields that are not in the sentence.
         max_length: longest sentence in tokens; what lies beyond is cut off.
         pad: to the longest sentence of the batch, or always to `max_length` (published code).
     """

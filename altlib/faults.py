@@ -34,7 +34,7 @@ class Loader(yaml.SafeLoader):
             if key.value in lines:
                 raise ValueError(
                     f"line {line}: the entry '{key.value}' is already in line {lines[key.value]}; "
-                    "it may stand only once."
+                    "each entry may be given only once."
                 )
             lines[key.value] = line
         return super().construct_mapping(node, deep)

@@ -65,9 +65,9 @@ class Study:
     """
 
     settings: dict[str, dict[str, Any]]
-    seeds: list[Seed]
+    seeds: list[Seed] = field(default_factory=lambda: [0])
     pretraining_seed: Seed | None = None
-    variants: list[str] = field(default_factory=list)
+    variants: list[str] = field(default_factory=lambda: ["alt_ctr"])
     base: dict[str, Any] = field(default_factory=dict)
     against: Literal["first setting", "control"] = "first setting"
 
@@ -155,7 +155,7 @@ class Profile:
         if len(rules) > 1:
             raise ValueError(
                 f"finetuning mixes early stopping on {' and '.join(sorted(rules))}; the main table "
-                "holds one rule: set select_on of ctr, lang and both alike."
+                "holds one rule: give ctr, lang and both the same select_on."
             )
         if self.pretraining.patience is not None:
             raise ValueError(

@@ -114,7 +114,7 @@ def coded(
         for name, seen in known.items():
             local, values = pd.factorize(part[name])
             if (local < 0).any():
-                raise ValueError(f"The column '{name}' has a gap, which is nobody's value.")
+                raise ValueError(f"The column '{name}' has a missing value.")
             place = np.array([seen.setdefault(value, len(seen)) for value in values], np.int32)
             columns[name].append(place[local])
         for name in numbers:

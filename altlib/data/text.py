@@ -77,8 +77,8 @@ def pieces(schema: Schema, config: TextConfig, field: int, values: Sequence[str]
     return [head + " ".join(value.split()) + tail for value in values]
 
 
-def told_fields(schema: Schema, config: TextConfig) -> list[int]:
-    """Positions of the fields that the sentence tells.
+def sentence_fields(schema: Schema, config: TextConfig) -> list[int]:
+    """Positions of the fields in the sentence.
 
     Raises:
         ValueError: `leave_out` names a field that the data do not have, or leaves none.
@@ -148,7 +148,7 @@ class TokenTable:
             ValueError: no token is left for words, a text is no Unicode, or the tokenizer makes
                 other tokens of whole sentences than of their pieces.
         """
-        told = told_fields(schema, config)
+        told = sentence_fields(schema, config)
         before, after = specials(tokenizer)
         tokens: list[int] = []
         inside: list[bool] = []
@@ -274,7 +274,7 @@ class SentenceTokens:
     def sentence(self, row: np.ndarray) -> tuple[str, list[tuple[int, int, int]]]:
         """The sentence of a row [F], and where in it each told field's value begins and ends."""
         text, spans = "", []
-        for field in told_fields(self.schema, self.config):
+        for field in sentence_fields(self.schema, self.config):
             piece = pieces(self.schema, self.config, field, [self.values[row[field]]])[0]
             value = " ".join(self.values[row[field]].split())
             head, _ = self.config.around(self.schema.fields[field].words)

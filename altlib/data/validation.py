@@ -117,8 +117,8 @@ def titled(text: str, file: str, delimiter: str = ",", quote: str | None = '"') 
     """A table of text whose first line names its columns, as `split_lines` gives it.
 
     Raises:
-        ValueError: there are no rows, a column stands twice, a line holds nothing or more or fewer
-            values than there are columns, or quotes do not pair.
+        ValueError: there are no rows, a column name is repeated, a line is empty or holds more or
+            fewer values than there are columns, or quotes do not pair.
     """
     header, _, rest = text.partition("\n")
     dialect: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": text_csv.QUOTE_NONE}
@@ -138,10 +138,10 @@ def titled(text: str, file: str, delimiter: str = ",", quote: str | None = '"') 
 
 
 def once(columns: list[str], place: str) -> None:
-    """Raises a ValueError if a column stands more than once."""
+    """Raises a ValueError if a column name is repeated."""
     for number, name in enumerate(columns):
         if name in columns[:number]:
-            raise ValueError(f"{place}: the column '{name}' stands more than once; rename one.")
+            raise ValueError(f"{place}: the column '{name}' is repeated; rename one.")
 
 
 def record_lines(

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from altlib import store
 from altlib.config import Finetuning, Pretraining
 from altlib.data.tabular import RESERVED, Prepared
-from altlib.data.text import TextBatch, TokenTable, told_fields
+from altlib.data.text import TextBatch, TokenTable, sentence_fields
 from altlib.lab import keys, results, steps
 from altlib.models import plm
 from altlib.models.alignment import Alignment
@@ -112,7 +112,7 @@ def own_words(
         read their own words most; and the mean attention [F, F] of `aligned`, indexed by words of
         the fields.
     """
-    told = told_fields(data.schema, sentences.config)
+    told = sentence_fields(data.schema, sentences.config)
     even = even_masses(data, sentences, rows)
     user = np.unique(data.users(rows), return_inverse=True)[1]
     cases = [(name, False) for name in checkpoints] + [(aligned, True)]
@@ -371,7 +371,7 @@ class Reader:
         """Mean attention of fields on the words of fields over rows, as `row` gives that of one."""
         panels = []
         even = even_masses(self.data, self.sentences, rows)
-        told = told_fields(self.data.schema, self.sentences.config)
+        told = sentence_fields(self.data.schema, self.sentences.config)
         for name in [checkpoint] + ([other] if other else []):
             model = self.checkpoints[name]
             mean, others = (

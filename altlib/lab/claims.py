@@ -25,7 +25,7 @@ Test = Callable[[pd.DataFrame], Finding]
 def differences(column: str, *values: str, sign: int = 1, against: str = "") -> Test:
     """A claim that lines of a table differ from what they are compared with, in AUC.
 
-    It is not tested where one of the lines has no figures.
+    It is not tested where one of the lines is blank.
 
     Args:
         column: where `values` stand; all compared lines of a study if there are none.

@@ -1,4 +1,4 @@
-"""Strict batch runner for the notebooks: the executed copy is whole and right, or there is none.
+"""Strict batch runner for the notebooks: an executed copy is written only if every cell ran.
 
 papermill does the work; this adds what it lets pass: unknown parameters, wrong types, `sys.exit(0)`
 in a cell, killed kernels, and no limit on time. Run it from the project's root:

@@ -105,7 +105,7 @@ def paired_bootstrap(
 ) -> Comparison:
     """Percentile bootstrap; each resample scores both models on the same rows.
 
-    Rows of one user are alike, so that drawing single rows gives intervals that are too narrow:
+    Rows of one user are correlated, so drawing single rows gives intervals that are too narrow:
     `groups` draws all rows of a user together (Field and Welsh 2007, the cluster bootstrap).
 
     Scores are sorted once and a resample is counts of rows, so each costs O(N).

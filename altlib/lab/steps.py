@@ -259,7 +259,9 @@ def build_finetuning(config: Finetuning) -> nn.Module:
         words = plm.tokenizer(config.plm.name)
         yes, no = (words(word, add_special_tokens=False)["input_ids"][0] for word in ("yes", "no"))
         if yes == no:
-            raise ValueError(f"The tokenizer of '{config.plm.name}' begins “yes” and “no” alike.")
+            raise ValueError(
+                f"The tokenizer of '{config.plm.name}' gives “yes” and “no” the same first token."
+            )
         model = AnswerModel(plm.load_answering(config.plm.name, config.plm.dropout), (yes, no))
     else:
         raise ValueError(f"The run '{config.variant}' has neither an ID-based model nor a PLM.")

@@ -186,7 +186,7 @@ def study_table(found: pd.DataFrame, study: Study) -> pd.DataFrame:
     Differences and tests are those of `main_table`; beside a difference stand what it is one from,
     and for how many seeds it is positive. "best" is as in `compared`, for each variant among the
     settings, or, where settings differ in their data, within the setting among the variants. A
-    setting without runs has a line without figures.
+    setting without runs is left blank.
 
     Args:
         found: the results of the study.
@@ -248,7 +248,7 @@ def cold_table(found: pd.DataFrame) -> pd.DataFrame:
     """AUC on the test rows whose user is warm or cold, and likewise the item, against raw.
 
     Columns are as in `main_table`, within each part of the test split; "p (BH)" is corrected for
-    the whole table. A part that lacks clicks or has nothing else has lines without figures.
+    the whole table. A part with one class only is left blank.
     """
     lines: list[dict[str, Any]] = []
     for side in ("user", "item") if len(found) else ():
@@ -322,7 +322,7 @@ def budgets(profile: Profile) -> str:
         of = getattr(profile.finetuning, kind)
         epochs = f"{of.epochs} epoch{'s' if of.epochs > 1 else ''}"
         parts.append(f"{name} at most {epochs} of batches of {of.batch}")
-    return f"Budgets go by kind of model: {', '.join(parts)}, stopped early by AUC."
+    return f"Each kind of model has its own budget: {', '.join(parts)}, stopped early by AUC."
 
 
 def warnings(found: pd.DataFrame) -> list[str]:

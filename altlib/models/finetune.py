@@ -4,15 +4,17 @@ The same three modules are finetuned from aligned weights and, as controls, from
 Each returns its logits by name; the first is the prediction, and all of them are trained.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import T5ForConditionalGeneration
 
 from altlib.data.text import TextBatch
 from altlib.models.plm import Plm, encode_first
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
 
 
 class CtrModel(nn.Module):
@@ -78,7 +80,7 @@ class AnswerModel(nn.Module):
         answers: the tokens of "yes" and of "no".
     """
 
-    def __init__(self, t5: T5ForConditionalGeneration, answers: tuple[int, int]) -> None:
+    def __init__(self, t5: "T5ForConditionalGeneration", answers: tuple[int, int]) -> None:
         super().__init__()
         self.encoder = t5  # the name under which the optimiser finds a PLM's parameters
         self.answers = list(answers)

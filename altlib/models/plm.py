@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -21,12 +21,14 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
-    T5ForConditionalGeneration,
 )
 from transformers.utils import logging
 
 from altlib.config import split_name
 from altlib.data import fetch
+
+if TYPE_CHECKING:  # it takes a second to load, and few runs need it
+    from transformers import T5ForConditionalGeneration
 
 FIRST_ALONE = {
     *("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"),
@@ -133,7 +135,7 @@ def tokenizer(name: str) -> PreTrainedTokenizerFast:
     return _tokenizer(folder, name, config)
 
 
-def load_answering(name: str, dropout: float = 0.1) -> T5ForConditionalGeneration:
+def load_answering(name: str, dropout: float = 0.1) -> "T5ForConditionalGeneration":
     """A T5, which reads a sentence and answers in words, in float32 and evaluation mode.
 
     Args:
@@ -149,6 +151,8 @@ def load_answering(name: str, dropout: float = 0.1) -> T5ForConditionalGeneratio
     if config.model_type != "t5":
         raise ValueError(f"'{name}' is a {config.model_type}, and only a T5 answers in words.")
     config.dropout_rate = dropout
+    from transformers import T5ForConditionalGeneration
+
     model, report = _weights(T5ForConditionalGeneration, folder, config, name)
     _whole(model, report, report["missing_keys"], folder, name)
     return model

@@ -25,7 +25,7 @@ from altlib import store
 from altlib.config import VARIANTS, Finetuning
 from altlib.data import fetch
 from altlib.data.tabular import Prepared
-from altlib.data.text import TextBatch, specials, told_fields
+from altlib.data.text import TextBatch, sentence_fields, specials
 from altlib.lab import keys, provenance, steps
 from altlib.models import plm
 from altlib.models.finetune import prediction
@@ -189,7 +189,7 @@ def write(
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
         files.append("tokenizer.json")
         before, after = specials(tokenizer)
-        told = told_fields(data.schema, config.text)
+        told = sentence_fields(data.schema, config.text)
         text = {
             "around": [
                 config.text.around(field.words) if f in told else None

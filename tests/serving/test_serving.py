@@ -102,7 +102,7 @@ def test_a_run_is_found_by_profile_variant_and_seed(
     whole = (tmp_path / "rows.csv").read_text()
     for old, new, told in (
         ("x\n", "x,\n", "line 2: 8 columns instead of 7"),
-        ("user_id", "note", "line 1: the column 'note' stands more than once"),
+        ("user_id", "note", "line 1: the column 'note' is repeated"),
         ("note", "probability", "has a column 'probability' already"),
         ("user_id", "person", r"no column \['user_id'\]"),
         ("x\n", '"x\n', "line 2: its quotes do not pair"),

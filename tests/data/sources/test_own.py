@@ -144,7 +144,7 @@ def test_a_fault_is_named(tmp_path: Path, old: str, new: str, told: str) -> None
         ("30,x\n", "30,x,\n", r"clicks.csv, line 2: 8 columns instead of 7 \(user, home_town"),
         ("10,y\n", "10\n", "clicks.csv, line 3: 6 columns instead of 7"),
         ("30,x\n", "30,x\n\n", "clicks.csv, line 3: there is no value in this line"),
-        ("user,", "note,", "clicks.csv, line 1: the column 'note' stands more than once"),
+        ("user,", "note,", "clicks.csv, line 1: the column 'note' is repeated"),
         ("Köln", '"Köln', "clicks.csv, line 2: its quotes do not pair"),
         ("Köln", '"Kö"ln', "clicks.csv, line 2: its quotes do not pair"),
         ("user,", '"user,', "clicks.csv, line 1: unexpected end of data"),
@@ -203,7 +203,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     columns = [pyarrow.array([1]), pyarrow.array(["Tea"]), pyarrow.array([1]), pyarrow.array([2])]
     table = pyarrow.Table.from_arrays(columns, ["user", "product", "stars", "stars"])
     parquet.write_table(table, file)
-    with pytest.raises(ValueError, match=r"c\.parquet: the column 'stars' stands more than once"):
+    with pytest.raises(ValueError, match=r"c\.parquet: the column 'stars' is repeated"):
         sources.load(name)
     parquet.write_table(table.slice(0, 0).select([0, 1, 2]), file)
     with pytest.raises(ValueError, match=r"c\.parquet has no rows"):
@@ -317,7 +317,7 @@ def test_times_that_a_float_cannot_tell_apart_keep_their_order(
 def test_an_index_called_as_a_column_is_named(tmp_path: Path) -> None:
     frame = pd.DataFrame({"user": ["a"]}, pd.RangeIndex(1, name="user"))
     frame.to_parquet(tmp_path / "c.parquet")
-    with pytest.raises(ValueError, match=r"c\.parquet: the column 'user' stands more than once"):
+    with pytest.raises(ValueError, match=r"c\.parquet: the column 'user' is repeated"):
         own.table(tmp_path / "c.parquet")
 
 
