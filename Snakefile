@@ -111,6 +111,7 @@ rule pretrain:
     params:
         start=jobs.starter(PLAN.profile, PYTHON),
     threads: THREADS * PLAN.profile.processes
+    retries: 1  # a process that was killed goes on from its checkpoint
     priority: 999
     resources:
         **({"nodes": PLAN.profile.nodes, "tasks": PLAN.profile.nodes, "tasks_per_gpu": 0}
@@ -125,6 +126,7 @@ rule finetune:
     output:
         "artifacts/jobs/finetune/{job}.json",
     threads: THREADS
+    retries: 1
     priority: lambda wildcards: 900 - JOBS.index(f"finetune/{wildcards.job}")
     shell:
         "exec {PYTHON} {RUN} --job finetune/{wildcards.job}"

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import warnings
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -77,19 +78,31 @@ def weights(name: str) -> dict[str, str]:
     return {"sha256": known or key(files_of(folder)), "revision": fetch.revision(folder)}
 
 
-def warn_of_change(file: Path) -> None:
-    """Warns if an artefact was made by code other than today's; it is used all the same.
+def warn_of_change(file: Path, plm: PlmConfig | None = None) -> None:
+    """Warns if an artefact was made by other code than today's, or with other weights than a name
+    of the Hugging Face hub stands for today; it is used all the same.
 
-    The words are those of all artefacts that this code made, so that Python shows them once.
+    The words are those of all such artefacts, so that Python shows them once.
 
     Args:
         file: the artefact's, with its provenance.
+        plm: the PLM that it was made with.
     """
-    made = json.loads(file.read_text(encoding="utf-8"))["provenance"]["code"]
-    if made != (now := code_checksum(*CODE)):
+    made = json.loads(file.read_text(encoding="utf-8"))["provenance"]
+    place = file.parent.parent.relative_to(home())
+    if made["code"] != (now := code_checksum(*CODE)):
         warnings.warn(
-            f"Some of {file.parent.parent.relative_to(home())} was made by other code ({made}) "
-            f"than altlib holds now ({now}), as {file.name} of each says. Remove what is to be "
-            "made anew.",
+            f"Some of {place} was made by other code ({made['code']}) than altlib holds now "
+            f"({now}), as {file.name} of each says. Remove what is to be made anew.",
             stacklevel=3,
         )
+    if plm is None or weights_checksum(plm.base) is not None:  # the key holds what they are
+        return
+    with suppress(fetch.Unavailable):
+        if made["plm"] != (found := weights(plm.base)):
+            warnings.warn(
+                f"Some of {place} was made with other weights of '{plm.base}' (revision "
+                f"{made['plm']['revision']}) than the hub gives now ({found['revision']}). Name "
+                f"the revision, as '{plm.base}@{found['revision']}', or remove what was made.",
+                stacklevel=3,
+            )

@@ -45,10 +45,8 @@ def chosen(words: argparse.Namespace) -> Pretraining | Finetuning:
         raise ValueError(f"There is no study '{words.study}'; {nearest(words.study, studies)}")
     settings = studies[words.study]
     if words.setting not in settings:
-        raise ValueError(
-            f"'{words.study}' has no setting '{words.setting}'; "
-            f"{nearest(words.setting or '', settings)}"
-        )
+        given = f"has no setting '{words.setting}'" if words.setting else "needs a --setting"
+        raise ValueError(f"'{words.study}' {given}; {nearest(words.setting or '', settings)}")
     runs = {(run.variant, run.training.seed): run for run in settings[words.setting]}
     if (words.variant, words.seed) not in runs:
         having = ", ".join(f"{variant} with seed {seed}" for variant, seed in runs)

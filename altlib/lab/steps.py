@@ -201,7 +201,7 @@ def pretrain(config: Pretraining) -> Path:
 
     folder = found_or_made(root / "pretraining" / name, write, everyone=True)
     shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
-    warn_of_change(folder / "history.json")
+    warn_of_change(folder / "history.json", config.plm)
     return folder
 
 
@@ -337,7 +337,7 @@ def finetune(config: Finetuning) -> dict[str, Any]:
 
     folder = found_or_made(root / "finetuning" / name, write, everyone=True)
     shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
-    warn_of_change(folder / "results.json")
+    warn_of_change(folder / "results.json", config.plm)
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 

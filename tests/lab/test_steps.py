@@ -1,10 +1,8 @@
 """Configurations, keys, and steps that are found or made."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 from altlib import store
 from altlib.config import VARIANTS, DataConfig, LabelRule, TextConfig
 from altlib.data import fetch
-from altlib.lab import keys, results, run, stamps, steps
+from altlib.lab import keys, results, stamps, steps
 from altlib.lab.results import predictions
 from altlib.models import plm
 from altlib.profile import Profile, load_profile, merged
@@ -330,6 +328,26 @@ def test_other_code_is_warned_of(profile: Profile, monkeypatch: pytest.MonkeyPat
         steps.finetune(profile.run("raw", 0))
 
 
+def test_weights_that_the_hub_has_changed_are_warned_of(
+    tiny_plm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a name of the hub the key does not hold what the files are."""
+    newest = tmp_path / "models--some--bert" / "snapshots"
+    for revision in ("aaa", "bbb"):
+        shutil.copytree(tiny_plm, newest / revision)
+    (newest / "bbb" / "vocab.txt").touch()
+    monkeypatch.setattr(fetch, "_from_hub", lambda name: newest / "aaa")
+    run = load_profile(TINY, {"plm": {"name": "some/bert"}}).run("plain_lang", 0)
+    steps.finetune(run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        steps.finetune(run)
+    monkeypatch.setattr(fetch, "_from_hub", lambda name: newest / "bbb")
+    told = r"other weights of 'some/bert' \(revision aaa\) than the hub gives now \(bbb\)"
+    with pytest.warns(UserWarning, match=told):
+        steps.finetune(run)
+
+
 def test_a_stamp_does_not_change_with_the_day(profile: Profile) -> None:
     path = home() / "artifacts" / "stamps" / profile.name / "01_data.json"
     shown = stamps.stamp("01_data", profile)
@@ -337,102 +355,6 @@ def test_a_stamp_does_not_change_with_the_day(profile: Profile) -> None:
     assert "commit" in shown and "commit" not in before
     stamps.stamp("01_data", profile)
     assert path.read_text() == before
-
-
-def command(*words: str, home: Path, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    start = [sys.executable]
-    if processes > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return subprocess.run(
-        [*start, "-m", "altlib.lab.run", *words],
-        env={**os.environ, "ALTLIB_HOME": str(home), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
-def test_two_processes_pretrain_and_finetune_together(tmp_path: Path, tiny_plm: str) -> None:
-    path = tmp_path / "tiny.yaml"
-    text = Path(TINY).read_text().replace("name: tiny,", f"name: {tiny_plm},")
-    # 1,153 training rows: the last batch of 128 holds one row, too few for two processes.
-    path.write_text(text.replace("rows: 1500", "rows: 1442"))
-    losses, aucs = [], []
-    for processes in (1, 2):
-        home = tmp_path / str(processes)
-        done = command(str(path), "alt_ctr", home=home, processes=processes)
-        assert done.returncode == 0, done.stderr
-        (history,) = home.glob("artifacts/pretraining/*/history.json")
-        losses.append(json.loads(history.read_text())["epochs"][0])
-        (result,) = home.glob("artifacts/finetuning/*/results.json")
-        aucs.append(json.loads(result.read_text())["auc"])
-    # The same rows in the same batches, with other masks: equal but for chance.
-    assert (losses[0]["rows"], losses[1]["rows"]) == (1153, 1152)
-    for name, loss in losses[0]["train"].items():
-        assert losses[1]["train"][name] == pytest.approx(loss, rel=0.1), name
-    for name, loss in losses[0]["evaluation"]["loss"].items():
-        assert losses[1]["evaluation"]["loss"][name] == pytest.approx(loss, rel=0.1), name
-    assert aucs[0] == pytest.approx(aucs[1], abs=0.1)
-
-
-def test_two_processes_share_the_rows_of_a_batch(tmp_path: Path) -> None:
-    found = []
-    for processes in (1, 2):
-        home = tmp_path / str(processes)
-        done = command(TINY, "raw", home=home, processes=processes)
-        assert done.returncode == 0, done.stderr
-        (result,) = home.glob("artifacts/finetuning/*/predictions.npy")
-        found.append(np.load(result))
-    # Without masks and dropout the gradient of a batch is the mean of those of its halves.
-    assert np.allclose(*found, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["quik"], "no profile 'quik'; did you mean 'quick'?"),
-        ([TINY, "alt_crt"], "no variant 'alt_crt'; did you mean 'alt_ctr'?"),
-    ],
-)
-def test_the_command_line_says_what_is_wrong(
-    words: list[str], message: str, tmp_path: Path
-) -> None:
-    done = command(*words, home=tmp_path)
-    assert done.returncode == 1
-    assert message in done.stderr and "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("seconds", ["abc", "-1", "nan"])
-def test_the_time_between_checkpoints_is_a_number(
-    seconds: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALTLIB_CHECKPOINT_SECONDS", seconds)
-    monkeypatch.setattr(sys, "argv", ["run", TINY])
-    with pytest.raises(SystemExit, match=f"ALTLIB_CHECKPOINT_SECONDS is '{seconds}'; it must be"):
-        run.main()
-
-
-def test_a_seed_below_0_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["runs", TINY, "raw", "--seed", "-1"])
-    with pytest.raises(SystemExit):
-        run.main()
-    assert "--seed is -1; it must lie from 0 to" in capsys.readouterr().err
-
-
-def test_ctrl_c_ends_the_command_with_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(name: str) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run, "load_profile", interrupted)
-    monkeypatch.setattr(sys, "argv", ["run", TINY])
-    with pytest.raises(SystemExit) as ended:
-        run.main()
-    assert ended.value.code == 130
-    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
 
 
 def planted(tiny_plm: str, options: dict[str, Any], **changes: Any) -> Profile:
