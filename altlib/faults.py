@@ -15,9 +15,11 @@ Checked = TypeVar("Checked")
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: what was probably meant, or what there is."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(names)}."
+    names = {one.casefold(): one for one in known}
+    close = difflib.get_close_matches(name.casefold(), names, n=1)
+    return (
+        f"did you mean '{names[close[0]]}'?" if close else f"there are {', '.join(names.values())}."
+    )
 
 
 class Loader(yaml.SafeLoader):

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from altlib.lab import figures, tables
+from altlib.lab import figures, show
 from altlib.store import home
 
 MODULES = ("pretraining", "id_models", "prepare", "language")
@@ -43,7 +43,7 @@ def main() -> None:
             new.append({**measured.row(), "module": name})
             old = pd.concat([kept, pd.DataFrame(new)], ignore_index=True)
             old.to_csv(whole, index=False)
-    tables.write(old.drop(columns="module"), folder, "benchmarks")
+    show.write(old.drop(columns="module"), folder, "benchmarks")
     figures.save(
         bars(old), folder, "benchmarks", "Speed as a multiple of the peer's; a line marks 1."
     )

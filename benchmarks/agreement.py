@@ -15,9 +15,10 @@ from deepctr_torch.inputs import SparseFeat
 from deepctr_torch.models import AFM, AFN, DCN, PNN, WDL, AutoInt, DCNMix, DeepFM, xDeepFM
 from torch import Tensor, nn
 
+from altlib.config import BACKBONES, CtrConfig
 from altlib.data.tabular import Prepared
 from altlib.data.text import TextBatch
-from altlib.lab import metrics, steps, tables
+from altlib.lab import metrics, show, steps
 from altlib.models import ctr
 from altlib.models.finetune import CtrModel, click_losses
 from altlib.profile import load_profile
@@ -27,7 +28,7 @@ from altlib.training.loop import fit, predict
 from altlib.training.processes import accelerator, seed_step
 
 SEEDS = range(3)
-SIZES = ctr.CtrConfig()
+SIZES = CtrConfig()
 
 
 class Peer(nn.Module):
@@ -123,21 +124,21 @@ def main() -> None:
     lines = pd.read_csv(table).to_dict("records") if table.exists() else []
     done = {line["model"] for line in lines}
     for name in peers(data, 0):
-        if ctr.NAMES[name] in done:
+        if BACKBONES[name] in done:
             continue
         aucs: dict[str, list[float]] = {"altlib": [], "deepctr-torch": []}
         for seed in SEEDS:
             seed_step(seed)
-            ours = CtrModel(ctr.build(ctr.CtrConfig(backbone=name), data.features, fields))
+            ours = CtrModel(ctr.build(CtrConfig(backbone=name), data.features, fields))
             aucs["altlib"].append(trained(ours, data, seed))
             theirs = Peer(peers(data, seed)[name], data.vocabulary.starts[:-1])
             aucs["deepctr-torch"].append(trained(theirs, data, seed))
-        line: dict[str, object] = {"model": ctr.NAMES[name]}
+        line: dict[str, object] = {"model": BACKBONES[name]}
         for of, found in aucs.items():
             line[of], line[f"{of}, s.d."] = metrics.mean_sd(found)
         lines.append(line)
         print(line, flush=True)
-        tables.write(pd.DataFrame(lines), folder, "agreement")
+        show.write(pd.DataFrame(lines), folder, "agreement")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from deepctr_torch.models import AutoInt, DCNMix, DeepFM
 from deepctr_torch.models.basemodel import BaseModel
 from torch import nn
 
-from altlib.config import DataConfig, TrainingConfig
+from altlib.config import BACKBONES, CtrConfig, DataConfig, TrainingConfig
 from altlib.data.tabular import Prepared
 from altlib.lab import steps
 from altlib.models import ctr
@@ -90,11 +90,11 @@ def measure(rounds: int = 5, rows: int = 102_400) -> list[Figure]:
     for name, peer in peers(data).items():
         torch.manual_seed(0)
         model = CtrModel(
-            ctr.build(ctr.CtrConfig(backbone=name), data.features, len(data.schema.fields))
+            ctr.build(CtrConfig(backbone=name), data.features, len(data.schema.fields))
         )
         figures.append(
             compared(
-                f"training of {ctr.NAMES[name]}",
+                f"training of {BACKBONES[name]}",
                 TARGETS[name],
                 rows,
                 peer_epoch(peer),

@@ -35,7 +35,7 @@ from altlib.config import (
     TextConfig,
     TrainingConfig,
 )
-from altlib.lab import provenance, steps, tables
+from altlib.lab import provenance, show, steps
 from altlib.models import plm
 from altlib.models.alignment import Alignment
 from altlib.store import home
@@ -360,7 +360,7 @@ def main() -> None:
         for line in on_gpu(name, words.rounds):
             print(line, flush=True)
             lines.append(line)
-    tables.write(pd.DataFrame(lines), home() / "reports" / "benchmarks", "gpu")
+    show.write(pd.DataFrame(lines), home() / "reports" / "benchmarks", "gpu")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m benchmarks.slurm
 
 It starts a controller and a node of its own on this machine, which have to be installed (on Debian:
-`apt-get install slurm-wlm munge`), and stops them at the end; a SLURM that is there already is left
-alone. Both runs end with equal results, or this says where they differ.
+`apt-get install slurm-wlm munge`, then `pip install snakemake-executor-plugin-slurm`), and stops
+them at the end; a SLURM that is there already is left alone. Both runs end with equal results, or
+this says where they differ.
 """
 
 import json
@@ -18,11 +19,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from altlib.store import PROJECT
 
-NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
+COMMANDS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
+NEEDED = ("munged", "slurmctld", "slurmd", *COMMANDS)
 CONFIGURATION = """
 ClusterName=tiny
 SlurmctldHost={host}(127.0.0.1)
@@ -85,12 +88,13 @@ def cluster(folder: Path) -> Iterator[None]:
     ports = {"port": free_port(), "other": free_port()}
     (folder / "slurm.conf").write_text(CONFIGURATION.format(**settings, **ports))
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    # Snakemake's plugin takes such variables from its jobs, whose srun needs this one here.
+    # Snakemake's plugin drops such variables, which the commands of this SLURM need.
     (folder / "bin").mkdir()
-    srun = folder / "bin" / "srun"
-    found = shutil.which("srun")
-    srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {found} "$@"\n')
-    srun.chmod(0o755)
+    for name in COMMANDS:
+        wrapper = folder / "bin" / name
+        found = shutil.which(name)
+        wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {found} "$@"\n')
+        wrapper.chmod(0o755)
     os.environ["PATH"] = f"{folder / 'bin'}:{os.environ['PATH']}"
     munge = ["munged", "--foreground", "--force", f"--key-file={key}"]
     munge += [f"--socket={folder}/munge.socket", f"--pid-file={folder}/munge.pid"]
@@ -167,8 +171,11 @@ def kill_a_job() -> str:
 
 
 def main() -> None:
-    if missing := [name for name in NEEDED if shutil.which(name) is None]:
-        sys.exit(f"There is no {', '.join(missing)}: install SLURM and MUNGE to run this.")
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if find_spec("snakemake_executor_plugin_slurm") is None:
+        missing.append("snakemake-executor-plugin-slurm")
+    if missing:
+        sys.exit(f"There is no {', '.join(missing)}: install SLURM, MUNGE and the plugin first.")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         here, there = copy(root / "here"), copy(root / "there")
@@ -178,6 +185,7 @@ def main() -> None:
         with cluster(root / "slurm"):
             words = ["--executor", "slurm", "--jobs", "4"]
             words += ["--slurm-init-seconds-before-status-checks", "5"]
+            words += ["--slurm-status-command", "squeue"]  # there is no accounting
             first = command(there, *words)
             print(f"killed: {kill_a_job()}", flush=True)
             print(f"the call with a killed job ended with {first.wait()}", flush=True)

@@ -140,7 +140,7 @@ def table_faults(rng: random.Random) -> Iterator[tuple[bytes, tuple[str, ...]]]:
     yield written(narrow).encode(), ("t.csv", line, "5 columns instead of 6")
     header = [*COLUMNS]
     header[column] = COLUMNS[column - 1]
-    yield written(cells, header).encode(), ("t.csv", "line 1", COLUMNS[column - 1], "once")
+    yield written(cells, header).encode(), ("t.csv", "line 1", COLUMNS[column - 1], "repeated")
     header[column] = "other"
     yield written(cells, header).encode(), ("t.csv", f"no column '{COLUMNS[column]}'")
     value = rng.choice(NO_NUMBER)

@@ -188,6 +188,11 @@ PLMS = {
 }
 
 
+def is_own(name: str) -> bool:
+    """Whether a data set's name is that of a YAML file."""
+    return name.endswith((".yaml", ".yml"))
+
+
 def data_entry(name: str) -> Entry:
     """What is known of a data set; a ValueError says that there is no such one."""
     if name not in DATA:

@@ -12,7 +12,6 @@ from pathlib import Path
 from altlib import store
 from altlib.config import DataConfig, Finetuning, PlmConfig, Pretraining, TextConfig, key
 from altlib.data import fetch
-from altlib.data.sources import own
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -25,7 +24,9 @@ def raw_checksums(dataset: str) -> dict[str, str]:
     """
     if dataset == "synthetic":
         return {}
-    if own.is_own(dataset):
+    if fetch.is_own(dataset):
+        from altlib.data.sources import own  # pandas takes longer to load than a plan to make
+
         return own.raw(dataset).sha256
     entry = fetch.data_entry(dataset)
     if fetch.in_user_folder("ALTLIB_DATA", entry.user):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from altlib.config import BACKBONES, CtrConfig
-from altlib.models.ctr import build
+from altlib.models.ctr import MODELS, build
 from altlib.models.ctr.afm import AFM
 from altlib.models.ctr.afn import LogarithmicLayer
 from altlib.models.ctr.autoint import InteractingLayer
@@ -23,7 +23,7 @@ from altlib.models.ctr.xdeepfm import CIN, XDeepFM
 FEATURES, FIELDS = 50, 5
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
 every_wide_backbone = pytest.mark.parametrize(
-    "backbone", [name for name, kind in BACKBONES.items() if kind.wide]
+    "backbone", [name for name, kind in MODELS.items() if kind.wide]
 )
 
 

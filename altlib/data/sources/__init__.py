@@ -25,7 +25,7 @@ READERS = {
 
 def raw(name: str) -> Raw:
     """The raw files of a data set; see `fetch.raw` and `own.raw`."""
-    return own.raw(name) if own.is_own(name) else fetch.raw(name)
+    return own.raw(name) if fetch.is_own(name) else fetch.raw(name)
 
 
 def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
@@ -41,7 +41,7 @@ def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
     """
     if name == "synthetic":
         return synthetic.make(synthetic.from_options(options or {}))
-    if name not in READERS and not own.is_own(name):
+    if name not in READERS and not fetch.is_own(name):
         raise ValueError(f"There is no data set '{name}'; {nearest(name, [*READERS, 'synthetic'])}")
     if options:
         raise ValueError(

@@ -97,11 +97,6 @@ def describe(path: Path) -> Description:
     return described
 
 
-def is_own(name: str) -> bool:
-    """Whether a data set's name is that of a YAML file."""
-    return name.endswith((".yaml", ".yml"))
-
-
 def raw(name: str) -> Raw:
     """The YAML file and the one that it describes.
 

@@ -85,7 +85,7 @@ def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
         ("tags.csv", "4,war", "four,war", "tags.csv, line 5, column 'tag_id'"),
         ("tags.csv", "4,war", "2,war", "tags.csv, line 5, column 'tag_id': found '2'.*no earlier"),
         ("books.csv", "-720.0", "inf", "books.csv, line 3, column 'original_publication_year'"),
-        ("ratings.csv", "rating\n", "rating,rating\n", "line 1: the column 'rating' stands more"),
+        ("ratings.csv", "rating\n", "rating,rating\n", "line 1: the column 'rating' is repeated"),
         ("ratings.csv", "7,2,3", "7,2,3,", "ratings.csv, line 3: 4 columns instead of 3"),
         ("ratings.csv", "rating\n", "stars\n", "ratings.csv: there is no column 'rating'"),
     ],
