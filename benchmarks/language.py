@@ -25,7 +25,7 @@ class Peer:
 
     def __init__(self, data: Prepared, rows: np.ndarray) -> None:
         language = plm.load(PLM, 0.0)
-        values = [value for field in data.values for value in field]
+        values = data.words
         sentences = SentenceTokens(TextConfig(), values, data.schema, language.tokenizer)
         texts = [sentences.sentence(row)[0] for row in data.rows[rows]]
         encoded = language.tokenizer(texts, truncation=True, max_length=100)

@@ -31,7 +31,7 @@ class PublishedPretraining(nn.Module):
 
     def __init__(self, data: Prepared, plm: Plm, max_length: int = 100, ratio: float = 0.15):
         super().__init__()
-        self.values = [value for field in data.values for value in field]
+        self.values = data.words
         self.words = [field.words for field in data.schema.fields]
         self.tokenizer, self.encoder = plm.tokenizer, plm.encoder
         self.max_length = max_length

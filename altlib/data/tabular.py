@@ -85,6 +85,11 @@ class Prepared:
     provenance: dict[str, Any]
 
     @property
+    def words(self) -> list[str]:
+        """The word of each value index, of all fields one after the other."""
+        return [value for values in self.values for value in values]
+
+    @property
     def features(self) -> int:
         """Number of feature ids over all fields, reserved ones included."""
         return int(self.vocabulary.starts[-1])

@@ -354,8 +354,7 @@ class Reader:
         if other:
             panels.append(difference(*panels[::-1]))
         chance = self.probabilities.get(position)
-        values = [value for values in self.data.values for value in values]
-        truth = values[self.data.rows[position][field]]
+        truth = self.data.words[self.data.rows[position][field]]
         return {
             "field": field,
             "panels": panels,

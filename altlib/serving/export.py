@@ -265,7 +265,7 @@ def inputs(config: Finetuning, data: Prepared, rows: np.ndarray) -> dict[str, Te
 
 def raw_values(data: Prepared, rows: np.ndarray) -> list[dict[str, str]]:
     """Rows as a server gets them, words by field, from value indices [B, F]."""
-    words = [value for values in data.values for value in values]
+    words = data.words
     return [
         dict(zip(data.vocabulary.fields, (words[index] for index in row), strict=True))
         for row in rows

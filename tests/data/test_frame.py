@@ -16,8 +16,5 @@ def test_parts_give_what_the_whole_gives(synthetic: Dataset) -> None:
     )
     whole, pieced = (prepare(f, synthetic.schema) for f in (synthetic.frame, frame))
     assert np.array_equal(whole.labels, pieced.labels)
-    words = [
-        np.array([value for field in data.values for value in field])[data.rows]
-        for data in (whole, pieced)
-    ]
+    words = [np.array(data.words)[data.rows] for data in (whole, pieced)]
     assert np.array_equal(*words)

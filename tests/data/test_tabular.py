@@ -123,7 +123,7 @@ def test_vocabulary_comes_from_the_training_split_and_rare_values_are_unknown() 
     assert data.cold(data.of("test"), "user").tolist() == [False, False, True, True]
     assert len(set(data.users(np.arange(40)))) == len(set(frame()["user"]))
     # The sentence keeps the real value.
-    assert [v for field in data.values for v in field][data.rows[-1, 0]] == "late"
+    assert data.words[data.rows[-1, 0]] == "late"
 
 
 def test_counts_are_those_of_the_training_split() -> None:
@@ -155,7 +155,7 @@ def test_saved_and_loaded(synthetic: Dataset, tmp_path: Path) -> None:
 
 def words(data: Prepared, row: int) -> list[str]:
     """The values of a row."""
-    values = [value for field in data.values for value in field]
+    values = data.words
     return [values[v] for v in data.rows[row]]
 
 

@@ -25,7 +25,7 @@ def both(
     data: Prepared, tokenizer: PreTrainedTokenizerFast, config: TextConfig
 ) -> tuple[TokenTable, SentenceTokens]:
     """The token table, and the row-by-row tokeniser that it must agree with."""
-    values = [value for field in data.values for value in field]
+    values = data.words
     table = TokenTable.build(data.values, data.schema, tokenizer, config)
     return table, SentenceTokens(config, values, data.schema, tokenizer)
 
@@ -150,7 +150,7 @@ def test_spans_cover_the_value_and_nothing_else(
     data = prepare(synthetic.frame, synthetic.schema)
     table, _ = both(data, wordpiece, TextConfig())
     batch = table.assemble(data.rows[:50])
-    values = [value for field in data.values for value in field]
+    values = data.words
     for row in range(50):
         for f in range(len(data.schema.fields)):
             inside = batch.tokens[row][(batch.field[row] == f) & batch.value[row]]

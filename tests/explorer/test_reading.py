@@ -128,9 +128,7 @@ def test_words_are_those_of_the_sentence(reader: Reader, rows: np.ndarray) -> No
     _, batch = case(reader, rows[:1])
     words = Words.of(batch, reader.tokenizer)
     data, config = reader.data, text.TextConfig()
-    whole = text.SentenceTokens(
-        config, [v for values in data.values for v in values], data.schema, reader.tokenizer
-    )
+    whole = text.SentenceTokens(config, data.words, data.schema, reader.tokenizer)
     sentence, _ = whole.sentence(data.rows[rows[0]])
     assert "".join(words.texts) == sentence.lower().replace(" ", "")
     assert words.fields == sorted(words.fields)
@@ -181,7 +179,7 @@ def test_a_view_is_plain_and_compares_on_the_same_words(reader: Reader, rows: np
     for panel in (first, second):
         total = np.array(panel["values"]).sum(1) + panel["special"]
         np.testing.assert_allclose(total, 1, atol=1e-3)
-    values = [value for values in reader.data.values for value in values]
+    values = reader.data.words
     assert view["truth"] == values[reader.data.rows[rows[0]][1]]
     assert view["known"] == (view["truth"] in reader.data.vocabulary.values[1])
     assert view["label"] == reader.data.labels[rows[0]]
