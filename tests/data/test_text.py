@@ -18,7 +18,6 @@ from altlib.data.schema import Field, Schema
 from altlib.data.tabular import Prepared, prepare
 from altlib.data.text import SentenceTokens, TextBatch, TokenTable
 from altlib.models import plm
-from altlib.training.batches import buckets
 
 
 def both(
@@ -184,16 +183,6 @@ def test_unknown_field_left_out_is_an_error(
     data = prepare(synthetic.frame, synthetic.schema)
     with pytest.raises(ValueError, match=r"'userid'.*not a field of 'synthetic'"):
         both(data, wordpiece, TextConfig(leave_out=("userid",)))
-
-
-def test_buckets_hold_every_row_once_and_little_padding() -> None:
-    lengths = np.random.default_rng(0).integers(20, 60, 10_000)
-    batches = buckets(lengths, 128, np.random.default_rng(1))
-    assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(10_000))
-    padded = sum(len(b) * lengths[b].max() for b in batches)
-    assert padded < 1.05 * lengths.sum()
-    again = buckets(lengths, 128, np.random.default_rng(2))
-    assert not np.array_equal(batches[0], again[0])
 
 
 def check_all(data: Prepared, tokenizer: PreTrainedTokenizerFast, rows: np.ndarray) -> None:

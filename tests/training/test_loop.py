@@ -289,21 +289,6 @@ def test_a_checkpoint_of_another_model_is_set_aside(data: Prepared, tmp_path: Pa
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
-def test_accelerate_takes_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "GRADIENT_ACCUMULATION_STEPS": "16",
-        "DYNAMO_BACKEND": "INDUCTOR",
-        "MIXED_PRECISION": "bf16",
-        "USE_FSDP": "true",
-        "USE_DEEPSPEED": "true",
-    }.items():
-        monkeypatch.setenv(f"ACCELERATE_{name}", value)
-    run = accelerator(replace(CONFIG, precision="no"))
-    assert run.gradient_accumulation_steps == 1 and run.mixed_precision == "no"
-    assert run.state.dynamo_plugin.backend == "NO"
-    assert run.distributed_type == "NO"
-
-
 RUN = [sys.executable, "-m", "altlib.lab.run"]
 PROFILE = str(Path(__file__).parents[1] / "tiny.yaml")
 
