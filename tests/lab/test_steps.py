@@ -71,8 +71,8 @@ def test_the_pin_of_the_weights_stands_for_all_files_of_a_pinned_plm(
 ) -> None:
     folder = tmp_path / "pinned"
     shutil.copytree(tiny_plm, folder)
-    files = "\n".join(f"{fetch.sha256(file)}  {file.name}" for file in folder.iterdir())
-    entry = fetch.Entry(files=files, size="", note="", user=("pinned",))
+    pinned = {file.name: fetch.sha256(file) for file in folder.iterdir()}
+    entry = fetch.Entry(size="", note="", user=["pinned"], pinned=pinned)
     monkeypatch.setitem(fetch.PLMS, "pinned", entry)
     monkeypatch.setenv("ALTLIB_PLM", str(tmp_path))
     weights = fetch.sha256(folder / "model.safetensors")
