@@ -10,7 +10,7 @@ from altlib.data import fetch
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset
 from altlib.data.sources import bookcrossing, goodbooks, goodreads, ml_1m, ml_100k, own, synthetic
-from altlib.faults import nearest
+from altlib.faults import checked, nearest
 
 __all__ = ["Dataset", "load", "raw"]
 
@@ -40,7 +40,7 @@ def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
         FileNotFoundError: the raw files are unavailable, or one of them is missing.
     """
     if name == "synthetic":
-        return synthetic.make(synthetic.from_options(options or {}))
+        return synthetic.make(checked(options or {}, "data.options", synthetic.Synthetic))
     if name not in READERS and not fetch.is_own(name):
         raise ValueError(f"There is no data set '{name}'; {nearest(name, [*READERS, 'synthetic'])}")
     if options:

@@ -14,15 +14,15 @@ Age and occupation say nothing. The genre has no part in the rating: it is there
 from the title's second word by masked modelling.
 """
 
-import dataclasses
-import difflib
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field as Limits
+from pydantic.dataclasses import dataclass as checked
 
-from altlib.config import LabelRule
+from altlib.config import STRICT, Count, LabelRule, Seed
 from altlib.data.frame import Dataset, join
 from altlib.data.schema import Field, Schema
 
@@ -67,7 +67,10 @@ SCHEMA = Schema(
 RATING_QUANTILES = (0.15, 0.3, 0.5, 0.8)  # between ratings 1 to 5: half of the rows are positive
 
 
-@dataclass(frozen=True)
+Share = Annotated[float, Limits(ge=0, le=1)]
+
+
+@checked(frozen=True, config=STRICT)
 class Synthetic:
     """Parameters of a synthetic set.
 
@@ -85,54 +88,26 @@ class Synthetic:
         seed: of everything that is drawn.
     """
 
-    rows: int = 20_000
-    users: int = 100
-    items: int = 4_000
-    topics: int = 8
-    in_ids: float = 0.2
-    in_words: float = 0.3
-    in_both: float = 0.3
-    genre_noise: float = 0.1
-    shuffle_texts: bool = False
-    seed: int = 0
+    rows: Count = 20_000
+    users: int = Limits(default=100, ge=2, strict=True)
+    items: int = Limits(default=4_000, ge=2, strict=True)
+    topics: int = Limits(default=8, ge=2, le=len(TOPICS), strict=True)
+    in_ids: Share = 0.2
+    in_words: Share = 0.3
+    in_both: Share = 0.3
+    genre_noise: Share = 0.1
+    shuffle_texts: bool = Limits(default=False, strict=True)
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            wanted = type(getattr(Synthetic, name))
-            whole = type(value) is int and wanted is float
-            if type(value) is not wanted and not whole:
-                raise ValueError(
-                    f"Option '{name}' of 'synthetic' must be of type {wanted.__name__}, but is "
-                    f"{value!r}."
-                )
-        shares = (self.in_ids, self.in_words, self.in_both)
-        rules = (
-            ("rows", self.rows, 1, self.users * self.items),
-            ("users", self.users, 2, None),
-            ("items", self.items, 2, None),
-            ("topics", self.topics, 2, len(TOPICS)),
-            ("genre_noise", self.genre_noise, 0, 1),
-            ("seed", self.seed, 0, None),
-            ("in_ids, in_words or in_both", min(shares), 0, 1),
-            ("in_ids + in_words + in_both", round(sum(shares), 9), 0, 1),
-        )
-        for name, value, low, high in rules:
-            if value < low or (high is not None and value > high):
-                limits = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise ValueError(f"Synthetic data with {name} = {value}: it must be {limits}.")
-
-
-def from_options(options: dict[str, Any]) -> Synthetic:
-    """Parameters from a configuration; a ValueError names an option that does not exist."""
-    names = [field.name for field in dataclasses.fields(Synthetic)]
-    for option in options:
-        if option not in names:
-            near = difflib.get_close_matches(option, names, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+        if self.rows > (pairs := self.users * self.items):
             raise ValueError(
-                f"'synthetic' has no option '{option}'; it has {', '.join(names)}.{hint}"
+                f"Synthetic data with rows = {self.rows}: there are {pairs} pairs of user and item."
             )
-    return Synthetic(**options)
+        if (share := round(self.in_ids + self.in_words + self.in_both, 9)) > 1:
+            raise ValueError(
+                f"Synthetic data with in_ids + in_words + in_both = {share:g}, which is more than 1."
+            )
 
 
 def make(parameters: Synthetic) -> Dataset:

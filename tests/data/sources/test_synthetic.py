@@ -91,14 +91,17 @@ def test_frame_keeps_the_contract(rows: int) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"row": 5}, "no option 'row'; it has rows, .* Did you mean 'rows'?"),
-        ({"rows": "many"}, "'rows' of 'synthetic' must be of type int, but is 'many'"),
-        ({"rows": True}, "must be of type int"),
-        ({"shuffle_texts": 1}, "must be of type bool"),
-        ({"users": 10, "items": 10, "rows": 101}, "rows = 101: it must be from 1 to 100"),
-        ({"topics": 9}, "topics = 9: it must be from 2 to 8"),
-        ({"in_ids": -0.1}, "it must be from 0 to 1"),
-        ({"in_ids": 0.5, "in_words": 0.5, "in_both": 0.5}, "= 1.5: it must be from 0 to 1"),
+        ({"row": 5}, "no entry 'row'; did you mean 'rows'?"),
+        ({"rows": "many"}, "'rows' is 'many': Input should be a valid integer"),
+        ({"rows": True}, "'rows' is true or false; it must be a number"),
+        ({"shuffle_texts": 1}, "'shuffle_texts' is 1: Input should be a valid boolean"),
+        (
+            {"users": 10, "items": 10, "rows": 101},
+            "rows = 101: there are 100 pairs of user and item",
+        ),
+        ({"topics": 9}, "'topics' is 9: Input should be less than or equal to 8"),
+        ({"in_ids": -0.1}, "'in_ids' is -0.1: .* greater than or equal to 0"),
+        ({"in_ids": 0.5, "in_words": 0.5, "in_both": 0.5}, "= 1.5, which is more than 1"),
     ],
 )
 def test_wrong_options_are_named(options: dict, told: str) -> None:
