@@ -12,6 +12,7 @@ from altlib.config import LabelRule
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
 from altlib.data.schema import Field, Schema
+from altlib.data.sources.words import WORDS
 from altlib.data.validation import (
     check,
     content,
@@ -43,39 +44,6 @@ SCHEMA = Schema(
 
 KNOWN = {"ratings": 5_976_479, "users": 53_424, "books": 10_000}
 
-LANGUAGES = {
-    "eng": "English", "en-US": "American English", "en-GB": "British English",
-    "en-CA": "Canadian English", "ara": "Arabic", "fre": "French", "ind": "Indonesian",
-    "spa": "Spanish", "ger": "German", "per": "Persian", "jpn": "Japanese", "por": "Portuguese",
-    "pol": "Polish", "nl": "Dutch", "dan": "Danish", "nor": "Norwegian", "fil": "Filipino",
-    "ita": "Italian", "vie": "Vietnamese", "tur": "Turkish", "rum": "Romanian", "swe": "Swedish",
-    "rus": "Russian", "mul": "several languages",
-}  # fmt: skip
-"""Words of the codes that the set has; another code stays as it is."""
-
-GENRES = {
-    "adventure": "adventure", "art": "art", "biography": "biography", "business": "business",
-    "chick-lit": "chick lit", "children": "children's", "children-s": "children's",
-    "childrens": "children's", "christian": "christian", "classics": "classics",
-    "comics": "comics", "contemporary": "contemporary", "cookbooks": "cookbooks",
-    "crime": "crime", "drama": "drama", "dystopia": "dystopia", "dystopian": "dystopia",
-    "erotica": "erotica", "fantasy": "fantasy", "fiction": "fiction",
-    "graphic-novels": "graphic novels", "graphic-novel": "graphic novels",
-    "historical-fiction": "historical fiction", "history": "history", "horror": "horror",
-    "humor": "humor", "manga": "manga", "memoir": "memoir", "memoirs": "memoir",
-    "middle-grade": "middle grade", "music": "music", "mystery": "mystery",
-    "nonfiction": "nonfiction", "non-fiction": "nonfiction", "paranormal": "paranormal",
-    "philosophy": "philosophy", "picture-books": "picture books", "poetry": "poetry",
-    "politics": "politics", "psychology": "psychology", "religion": "religion",
-    "romance": "romance", "sci-fi": "science fiction", "science": "science",
-    "science-fiction": "science fiction", "self-help": "self help",
-    "short-stories": "short stories", "spirituality": "spirituality", "sports": "sports",
-    "suspense": "suspense", "thriller": "thriller", "thrillers": "thriller",
-    "travel": "travel", "true-crime": "true crime", "urban-fantasy": "urban fantasy",
-    "war": "war", "western": "western", "ya": "young adult", "young-adult": "young adult",
-}  # fmt: skip
-"""Shelf tags that name a genre, and its words; the other tags ("to-read", "owned") are noise."""
-
 STEPS = [0, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000]
 
 
@@ -102,7 +70,7 @@ def years(values: pd.Series) -> pd.Series:
 
 def genres(tags: pd.DataFrame, shelves: pd.DataFrame, number: int = 3) -> pd.Series:
     """The genres on most readers' shelves, at most `number`: indexed by Goodreads' book id."""
-    words = tags.set_index("tag_id")["tag_name"].map(GENRES)
+    words = tags.set_index("tag_id")["tag_name"].map(WORDS["goodbooks"]["genres"])
     named = shelves.assign(genre=shelves["tag_id"].map(words)).dropna(subset="genre")
     counts = named.groupby(["goodreads_book_id", "genre"])["count"].sum().reset_index()
     counts = counts.sort_values(["count", "genre"], ascending=[False, True], kind="stable")
@@ -152,13 +120,14 @@ def read(raw: Raw) -> Dataset:
         table(raw, "book_tags.csv"),
         {"tag_id": number(0), "goodreads_book_id": number(1), "count": decimal()},
     )
+    languages = WORDS["goodbooks"]["languages"]
     described = pd.DataFrame(
         {
             "book_id": books["book_id"],
             "title": books["title"],
             "author": books["authors"],
             "year": years(books["original_publication_year"]),
-            "language": books["language_code"].map(lambda code: LANGUAGES.get(code, code)),
+            "language": books["language_code"].map(lambda code: languages.get(code, code)),
             "average_rating": books["average_rating"].map("{:.1f}".format),
             "ratings_count": ranges(books["ratings_count"]),
             "work_id": books["work_id"],

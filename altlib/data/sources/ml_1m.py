@@ -9,6 +9,7 @@ import pandas as pd
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
 from altlib.data.sources import movielens
+from altlib.data.sources.words import WORDS
 from altlib.data.validation import (
     check,
     code,
@@ -21,31 +22,6 @@ from altlib.data.validation import (
 )
 
 SCHEMA = movielens.schema("ml-1m")
-
-OCCUPATIONS = (
-    "other",
-    "academic/educator",
-    "artist",
-    "clerical/admin",
-    "college/grad student",
-    "customer service",
-    "doctor/health care",
-    "executive/managerial",
-    "farmer",
-    "homemaker",
-    "K-12 student",
-    "lawyer",
-    "programmer",
-    "retired",
-    "sales/marketing",
-    "scientist",
-    "self-employed",
-    "technician/engineer",
-    "tradesman/craftsman",
-    "unemployed",
-    "writer",
-)
-"""Words of the codes 0 to 20."""
 
 KNOWN = {"ratings": 1_000_209, "users": 6_040, "movies": 3_883}
 
@@ -66,7 +42,7 @@ def read(raw: Raw) -> Dataset:
         FileNotFoundError: a file is missing.
     """
     ages = {str(code): word for code, word in movielens.AGES.items()}
-    occupations = {str(code): word for code, word in enumerate(OCCUPATIONS)}
+    occupations = {str(code): word for code, word in enumerate(WORDS["ml-1m"]["occupations"])}
     users = check(
         "users.dat",
         table(raw, "users.dat", ["user_id", "gender", "age", "occupation", "zipcode"]),

@@ -25,31 +25,9 @@ from pydantic.dataclasses import dataclass as checked
 from altlib.config import STRICT, Count, LabelRule, Seed
 from altlib.data.frame import Dataset, join
 from altlib.data.schema import Field, Schema
+from altlib.data.sources import words
 
-TOPICS = (
-    ("frozen", "winter", "snow", "icy", "cold", "arctic"),
-    ("golden", "sunny", "bright", "summer", "warm", "shining"),
-    ("dark", "black", "midnight", "shadow", "gloomy", "haunted"),
-    ("royal", "noble", "imperial", "crown", "majestic", "palace"),
-    ("ancient", "old", "forgotten", "lost", "antique", "medieval"),
-    ("wild", "savage", "fierce", "jungle", "untamed", "desert"),
-    ("silent", "quiet", "gentle", "soft", "calm", "peaceful"),
-    ("broken", "ruined", "wounded", "fallen", "bitter", "torn"),
-)
-"""First words of the titles of each topic."""
-
-GENRES = {
-    "crime": ("detective", "murder", "police", "thief", "witness", "prison"),
-    "romance": ("wedding", "kiss", "bride", "lover", "sweetheart", "marriage"),
-    "war": ("soldier", "battle", "army", "general", "siege", "regiment"),
-    "space": ("planet", "rocket", "galaxy", "alien", "moon", "comet"),
-    "music": ("song", "orchestra", "singer", "piano", "melody", "band"),
-    "sport": ("champion", "stadium", "race", "boxer", "goal", "coach"),
-}
-"""Second words of the titles of each genre."""
-
-AGES = ("child", "teenager", "young adult", "adult", "senior")
-OCCUPATIONS = ("farmer", "teacher", "nurse", "lawyer", "baker", "engineer", "writer", "student")
+WORDS = words.WORDS["synthetic"]
 
 SCHEMA = Schema(
     name="synthetic",
@@ -91,7 +69,7 @@ class Synthetic:
     rows: Count = 20_000
     users: int = Limits(default=100, ge=2, strict=True)
     items: int = Limits(default=4_000, ge=2, strict=True)
-    topics: int = Limits(default=8, ge=2, le=len(TOPICS), strict=True)
+    topics: int = Limits(default=8, ge=2, le=len(WORDS["topics"]), strict=True)
     in_ids: Share = 0.2
     in_words: Share = 0.3
     in_both: Share = 0.3
@@ -106,7 +84,8 @@ class Synthetic:
             )
         if (share := round(self.in_ids + self.in_words + self.in_both, 9)) > 1:
             raise ValueError(
-                f"Synthetic data with in_ids + in_words + in_both = {share:g}, which is more than 1."
+                f"Synthetic data with in_ids + in_words + in_both = {share:g}: at most 1 is "
+                "possible."
             )
 
 
@@ -137,8 +116,8 @@ def make(parameters: Synthetic) -> Dataset:
     users = pd.DataFrame(
         {
             "user_id": np.arange(1, p.users + 1),
-            "age": rng.choice(AGES, p.users),
-            "occupation": rng.choice(OCCUPATIONS, p.users),
+            "age": rng.choice(WORDS["ages"], p.users),
+            "occupation": rng.choice(WORDS["occupations"], p.users),
         }
     )
     if p.shuffle_texts:  # drawn last, so that all else stays the same
@@ -172,8 +151,8 @@ def standard(values: np.ndarray) -> np.ndarray:
 
 def draw_items(p: Synthetic, topic: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
     """The items of the given topics: a title of two words and a number, and a genre."""
-    genres, nouns = np.array(list(GENRES)), np.array(list(GENRES.values()))
-    adjectives = np.array(TOPICS)
+    genres, nouns = (np.array(list(of)) for of in (WORDS["genres"], WORDS["genres"].values()))
+    adjectives = np.array(WORDS["topics"])
     genre = rng.integers(len(genres), size=p.items)
     first = adjectives[topic, rng.integers(adjectives.shape[1], size=p.items)]
     second = nouns[genre, rng.integers(nouns.shape[1], size=p.items)]
