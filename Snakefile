@@ -70,7 +70,7 @@ def code(notebook):
         str(file)
         for room in ["lab", *rooms.get(notebook, [])]
         for file in sorted(Path("altlib", room).rglob("*.*"))
-        if file.suffix in (".py", ".js", ".html")
+        if file.suffix in (".py", ".yaml", ".js", ".html")
     ]
 
 

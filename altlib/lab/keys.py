@@ -58,8 +58,9 @@ def files_of(folder: Path) -> dict[str, str]:
 @cache
 def code_checksum(*names: str) -> str:
     """SHA-256 of modules and folders of altlib, short."""
-    files = [file for name in names for file in (PACKAGE / name, *(PACKAGE / name).rglob("*.py"))]
-    content = b"".join(file.read_bytes() for file in sorted(files) if file.suffix == ".py")
+    files = [file for name in names for file in (PACKAGE / name, *(PACKAGE / name).rglob("*"))]
+    kinds = (".py", ".yaml")
+    content = b"".join(file.read_bytes() for file in sorted(files) if file.suffix in kinds)
     return hashlib.sha256(content).hexdigest()[:12]
 
 

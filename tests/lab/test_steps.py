@@ -198,6 +198,18 @@ def test_prepared_data_follow_the_code_that_makes_them(monkeypatch: pytest.Monke
     assert keys.data_key(config) != before
 
 
+def test_the_checksum_of_code_holds_its_words_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "PACKAGE", tmp_path)
+    (tmp_path / "data" / "sources").mkdir(parents=True)
+    found = set()
+    for name in ("a.py", "sources/b.py", "sources/words.yaml", "notes.txt"):
+        (tmp_path / "data" / name).write_text("content of " + name)
+        found.add(keys.code_checksum.__wrapped__("data"))
+    assert len(found) == 3  # notes change nothing
+
+
 def test_a_step_that_fails_leaves_nothing_behind(profile: Profile, tmp_path: Path) -> None:
     def broken(folder: Path) -> None:
         (folder / "half").write_text("half")
