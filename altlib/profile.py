@@ -167,8 +167,8 @@ class Profile:
         """Names become files: none may lead elsewhere or be that of another table or figure."""
         if re.search(r"^\.|[/\\]", self.name) or self.name in ("benchmarks", ""):
             raise ValueError(
-                f"The profile is called '{self.name}', and so would be its folder under reports/, "
-                "which cannot be; rename the file."
+                f"The profile is called '{self.name}', which its folder under reports/ cannot "
+                "be called; rename the file."
             )
         taken = {name.casefold(): "one of its own" for name in REPORT_NAMES}
         results: dict[str, str] = {}

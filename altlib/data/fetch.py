@@ -319,7 +319,7 @@ def _from_hub(name: str) -> Path:
     except Exception as error:  # the hub's client raises those of several libraries
         raise Unavailable(
             f"There is no PLM '{name}': no such folder here, in the project's or in ALTLIB_PLM, "
-            "and the Hugging Face hub does not give it "
+            "and it could not be obtained from the Hugging Face hub "
             f"({type(error).__name__}); {nearest(name, PLMS)}"
         ) from error
     raise ValueError(f"The repository '{name}' of the hub holds no weights that PyTorch can read.")

@@ -50,7 +50,7 @@ def word(value: Any, typed: bool = False) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"found {value[:80]!r}, which holds half of a character") from None
+            raise ValueError(f"found {value[:80]!r}, which contains half of a character") from None
         text = " ".join(value.split())
         return (spelled(text) if typed else text) or UNKNOWN
     if value is None or type(value).__name__ in ("NAType", "NaTType"):

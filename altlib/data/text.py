@@ -71,8 +71,8 @@ def pieces(schema: Schema, config: TextConfig, field: int, values: Sequence[str]
             text.encode()
         except UnicodeEncodeError:
             raise ValueError(
-                f"The field '{schema.fields[field].name}' has the text {text!r}, which is no "
-                "Unicode: a half of a surrogate pair stands alone. Repair it in the data."
+                f"The field '{schema.fields[field].name}' has the text {text!r}, which is not "
+                "valid Unicode: half of a surrogate pair stands alone. Repair it in the data."
             ) from None
     return [head + " ".join(value.split()) + tail for value in values]
 

@@ -89,7 +89,7 @@ def find(path: Path, file: str, members: list[str]) -> str:
     depths = [len(Path(member).parts) for member in found]
     first, *others = [m for m, depth in zip(found, depths, strict=True) if depth == min(depths)]
     if others:
-        raise ValueError(f"{path} holds both {first} and {others[0]}; leave one of them.")
+        raise ValueError(f"{path} holds both {first} and {others[0]}; keep one of them.")
     return first
 
 
@@ -309,7 +309,7 @@ def check(
         named = ", ".join(f"{name} {frame[name].iloc[position]}" for name in key)
         raise ValueError(
             f"{file}, line {lines[1]}: {named} is already in line {lines[0]}; each pair of "
-            f"{' and '.join(key)} may stand only once."
+            f"{' and '.join(key)} may occur only once."
         )
     return frame
 

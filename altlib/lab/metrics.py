@@ -58,7 +58,7 @@ def logloss(labels: ArrayLike, probabilities: ArrayLike) -> float:
 def rela_impr(a: float, b: float) -> float:
     """Relative improvement of AUC `a` over AUC `b`: (a - 0.5) / (b - 0.5) - 1."""
     if b == 0.5:
-        raise ValueError("RelaImpr. over an AUC of exactly 0.5, a random guess, has no value.")
+        raise ValueError("RelaImpr. over an AUC of exactly 0.5, a random guess, is undefined.")
     return (a - 0.5) / (b - 0.5) - 1
 
 
@@ -149,7 +149,7 @@ def paired_bootstrap(
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation over seeds; the latter is nan for a single value."""
     if not len(values):
-        raise ValueError("There is no mean of no values.")
+        raise ValueError("The mean of no values is undefined.")
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
 
 

@@ -146,7 +146,9 @@ def load_answering(name: str, dropout: float = 0.1) -> "T5ForConditionalGenerati
         ValueError: the PLM is not a whole T5, or ":k" stands behind its name.
     """
     if split_name(name)[1] is not None:
-        raise ValueError(f"'{name}' asks for some layers; a T5 is taken whole.")
+        raise ValueError(
+            f"'{name}' asks for the first layers; a T5 is loaded whole: leave out ':k'."
+        )
     folder, config = _configured(name)
     if config.model_type != "t5":
         raise ValueError(f"'{name}' is a {config.model_type}, and only a T5 answers in words.")
@@ -292,7 +294,7 @@ def _tokenizer(folder: Path, name: str, config: PreTrainedConfig) -> PreTrainedT
     with _reading(f"The tokenizer of '{name}' in {folder}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(f"The tokenizer of '{name}' in {folder} is not a fast one.")
+        raise ValueError(f"The tokenizer of '{name}' in {folder} is not a fast tokenizer.")
     kinds = ["pad_token"]
     if not config.is_encoder_decoder:  # a T5 has neither a [CLS] nor a [MASK]
         kinds += ["cls_token", "sep_token", "mask_token"]

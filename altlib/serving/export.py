@@ -60,7 +60,7 @@ def find(run: str) -> Path:
     folder = keys.folder(config)
     if not (folder / "results.json").is_file():
         raise FileNotFoundError(
-            f"The run '{run}' is not there yet; make it by "
+            f"The run '{run}' does not exist yet; make it with "
             f"python -m altlib.lab.run {profile} {rest[0]} --seed {rest[1]}."
         )
     return folder
@@ -118,7 +118,7 @@ def export(run: str | Path, out: str | Path, int8: bool = False) -> Path:
     """
     out = Path(out)
     if out.exists():
-        raise FileExistsError(f"{out} is there already; choose another folder or remove it.")
+        raise FileExistsError(f"{out} already exists; choose another folder or remove it.")
     folder = find(str(run))
     model, config = restore(folder)
     kind = VARIANTS[config.variant].kind

@@ -207,7 +207,7 @@ def record(state: dict[str, Any], pending: list[tuple[dict[str, Tensor], int]]) 
         values = torch.stack([losses[name] for losses, _ in pending]).tolist()
         if not all(map(math.isfinite, values)):
             raise ValueError(
-                f"The training came apart in epoch {state['epoch'] + 1}: the loss '{name}' is no "
+                f"The training diverged in epoch {state['epoch'] + 1}: the loss '{name}' is no "
                 "finite number any more. Lower the rates."
             )
         for value, (_, rows) in zip(values, pending, strict=True):

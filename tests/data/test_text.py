@@ -106,7 +106,7 @@ def test_what_no_tokenizer_can_read_is_refused(
     form: str, wordpiece: PreTrainedTokenizerFast
 ) -> None:
     words = ["y", "x\ud800"]
-    with pytest.raises(ValueError, match=r"field 'b' has the text 'x\\ud800', which is no Unicode"):
+    with pytest.raises(ValueError, match=r"field 'b' has the text 'x\\ud800', which is not valid"):
         if form == "table":
             TokenTable.build([[w] for w in words], TWO, wordpiece, TextConfig())
         else:

@@ -122,7 +122,7 @@ def test_a_number_has_the_spelling_of_training(reader: Predictor) -> None:
         ),
         (
             lambda row: [row | dict.fromkeys(row, "a\ud800")],
-            "Row 1, .*, which holds half of a char",
+            "Row 1, .*, which contains half of a char",
         ),
         (lambda row: [row | dict.fromkeys(row, 2.0**60)], "which does not hold its number"),
         (lambda row: pd.DataFrame([row]).iloc[:, [0, *range(len(row))]], "more than one column"),

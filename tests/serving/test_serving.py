@@ -81,7 +81,7 @@ def test_a_run_is_found_by_profile_variant_and_seed(
         TINY.read_text().replace("name: tiny,", f"name: {tiny_plm},")
     )
     name = f"{tmp_path / 'mine.yaml'}/raw/0"
-    with pytest.raises(FileNotFoundError, match=r"mine.yaml/raw/0' is not there yet"):
+    with pytest.raises(FileNotFoundError, match=r"mine.yaml/raw/0' does not exist yet"):
         export.find(name)
     with pytest.raises(FileNotFoundError, match="neither the folder of a run nor of the form"):
         export.find("raw")
@@ -112,7 +112,7 @@ def test_a_run_is_found_by_profile_variant_and_seed(
         with pytest.raises(SystemExit, match=f"altlib: .*{told}"):
             command.main()
     monkeypatch.setattr(sys, "argv", ["serving", "export", name, str(out)])
-    with pytest.raises(SystemExit, match="is there already; choose another folder"):
+    with pytest.raises(SystemExit, match="already exists; choose another folder"):
         command.main()
 
 

@@ -80,7 +80,9 @@ def test_it_learns_and_records(data: Prepared, tmp_path: Path) -> None:
 
 
 def test_a_training_that_comes_apart_ends_with_a_sentence(data: Prepared, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="came apart in epoch 1: the loss 'ctr' is no finite"):
+    with pytest.raises(
+        ValueError, match="diverged in epoch 1: the loss 'ctr' is no longer a finite"
+    ):
         train(data, tmp_path, replace(CONFIG, rate=1e6, weight_decay=1e6))
 
 

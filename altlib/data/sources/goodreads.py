@@ -92,7 +92,7 @@ def ratings(raw: Raw) -> pd.DataFrame:
     if (again := pd.Series(users << 32 | books).duplicated()).any():
         user, book, _ = frame[again].iloc[0]
         raise ValueError(
-            f"{INTERACTIONS}: user_id {user} rates book_id {book} twice; each pair may stand once."
+            f"{INTERACTIONS}: user_id {user} rates book_id {book} twice; a pair may occur once."
         )
     return frame
 
@@ -108,7 +108,7 @@ def books(raw: Raw, wanted: pd.Index) -> pd.DataFrame:
     if (again := found["book_id"].duplicated()).any():
         line = found.index[again][0]
         raise ValueError(
-            f"{BOOKS}, line {line}: book_id {found['book_id'][line]} stands in an earlier line too."
+            f"{BOOKS}, line {line}: book_id {found['book_id'][line]} is already in an earlier line."
         )
     author = found["authors"].map(
         lambda names: (

@@ -116,7 +116,7 @@ def raw(name: str) -> Raw:
         )
     table = describe(path).table(path)
     if not table.is_file():
-        raise FileNotFoundError(f"There is no file {table}, of which {path.name} speaks.")
+        raise FileNotFoundError(f"There is no file {table}, which {path.name} names.")
     checksums = {file.name: fetch.sha256(file) for file in (path, table)}
     return Raw(path.stem, path, "user folder", checksums, exact=True, note="")
 

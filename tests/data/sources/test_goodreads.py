@@ -161,7 +161,7 @@ def test_works_may_be_missing_and_books_not(tmp_path: Path) -> None:
         ("book_works", {"work_id": "5410", "media_type": "x"}, "line 2, column 'work_id'"),
         ("book_genres_initial", {"book_id": "10", "genres": {}}, "line 3, column 'book_id'"),
         ("book_genres_initial", {"book_id": "10", "genres": ["x"]}, "genres_initial.*at or after"),
-        ("books", book("10"), "goodreads_books.json, line 4: book_id 10 stands in an earlier"),
+        ("books", book("10"), "goodreads_books.json, line 4: book_id 10 is already in an earlier"),
         ("books", book("40", authors="me"), "goodreads_books.json, at or after line 1: JSON parse"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_relative_path_is_found_from_any_folder(
         ("rating: stars", "rating: star", "clicks.csv has no column 'star'; did you mean 'stars'"),
         ("{side: user}", "{side: shop}", r"mine.yaml: 'fields.home_town.side' is 'shop'"),
         ("rating: stars", "", "mine.yaml: the entry 'rating' is missing"),
-        ("clicks.csv", "gone.csv", r"There is no file .*gone\.csv, of which mine\.yaml speaks"),
+        ("clicks.csv", "gone.csv", r"There is no file .*gone\.csv, which mine\.yaml names"),
         ("timestamp: time", "timestamp: note", "clicks.csv, line 2, column 'note': found 'x'"),
         ("side: item", "side: user", "mine.yaml has no field of the side 'item'"),
         ("rating: stars", "rating: code", "mine.yaml: 'code' is the rating, of which the label"),
