@@ -64,11 +64,13 @@ def read(profile: Profile, notebook: str, name: str) -> pd.DataFrame:
     if not today or not path.exists():
         return pd.DataFrame()
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])  # "None" may be a name
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])  # "None" may be a name
     except ValueError as error:
         told = f"{path} is damaged ({error}) and left out; run the notebook {notebook} again."
         warn(told, stacklevel=2)
         return pd.DataFrame()
+    words = frame.select_dtypes(exclude="number").columns
+    return frame.fillna(dict.fromkeys(words, ""))  # an empty word, as it was written
 
 
 def write(frame: pd.DataFrame, folder: Path, name: str) -> None:

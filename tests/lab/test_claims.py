@@ -1,9 +1,12 @@
 """Claims follow from intervals, and from nothing else."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from altlib.lab import claims
+from altlib.lab import claims, show, stamps
+from altlib.profile import load_profile
 
 
 def verdict(text: str, **tables: pd.DataFrame) -> tuple[str, str]:
@@ -48,6 +51,19 @@ def test_a_claim_is_not_tested_where_a_line_is_missing_or_has_another_base() -> 
     assert verdict("ALT_ctr gains on every", data_sets=both)[0] == "held"
     table.loc[1, ["AUC", "difference", "low", "high"]] = float("nan")
     assert verdict("ALT_ctr gains whatever", backbones=table)[0] == "not tested"
+
+
+def test_a_table_that_was_written_and_read_gives_the_same_verdict() -> None:
+    config = load_profile(str(Path(__file__).parents[1] / "tiny.yaml"))
+    raw = study(against="", DCNv2=(0.0, 0.0)).assign(difference=float("nan"), best="")
+    table = pd.concat([raw, study(DCNv2=(0.1, 0.2)).assign(best="●")], ignore_index=True)
+    show.write(table, stamps.report_folder(config), "backbones")
+    stamps.stamp("08_backbones", config)
+    found = show.read(config, "08_backbones", "backbones")
+    assert found.equals(table)
+    text = "ALT_ctr gains whatever"
+    assert verdict(text, backbones=found) == verdict(text, backbones=table)
+    assert verdict(text, backbones=found)[0] == "held"
 
 
 def test_what_leaving_out_should_cost_lies_below_0() -> None:
