@@ -80,7 +80,8 @@ def test_tables_of_single_notebooks_hold_what_they_say(
     monkeypatch.setenv("ALTLIB_HOME", str(home))
 
     def table(name: str) -> pd.DataFrame:
-        return pd.read_csv(home / "reports" / "tiny" / "tables" / f"{name}.csv")
+        path = home / "reports" / "tiny" / "tables" / f"{name}.csv"
+        return pd.read_csv(path, dtype={"setting": "str"})
 
     config = load_profile(str(home / "tiny.yaml"))
     data = steps.prepare(config.data)

@@ -14,6 +14,13 @@ from altlib.lab import stamps
 from altlib.profile import Profile
 
 pd.set_option("display.max_colwidth", None)  # else notebooks cut claims and their figures short
+WORDS = (
+    *("variant", "model", "setting", "control", "against", "best", "seeds improved", "metric"),
+    *("field", "side", "twin group", "example", "split", "checkpoint", "sentences", "masked field"),
+    *("engine", "machine", "made on", "claim", "here", "figures", "stands on"),
+)
+"""Columns of words, whatever they look like."""
+
 pd.set_option("display.html.use_mathjax", False)  # a "$" in words and names of the user is a "$"
 
 
@@ -63,14 +70,14 @@ def read(profile: Profile, notebook: str, name: str) -> pd.DataFrame:
     today = made.get("profile") == key(profile)  # one that failed names no profile
     if not today or not path.exists():
         return pd.DataFrame()
-    try:
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])  # "None" may be a name
+    try:  # "None" may be a name, and "007" as well
+        words = dict.fromkeys(WORDS, "str")
+        frame = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""])
     except ValueError as error:
         told = f"{path} is damaged ({error}) and left out; run the notebook {notebook} again."
         warn(told, stacklevel=2)
         return pd.DataFrame()
-    words = frame.select_dtypes(exclude="number").columns
-    return frame.fillna(dict.fromkeys(words, ""))  # an empty word, as it was written
+    return frame.fillna({name: "" for name in WORDS if name in frame})
 
 
 def write(frame: pd.DataFrame, folder: Path, name: str) -> None:

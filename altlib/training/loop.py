@@ -208,7 +208,7 @@ def record(state: dict[str, Any], pending: list[tuple[dict[str, Tensor], int]]) 
         if not all(map(math.isfinite, values)):
             raise ValueError(
                 f"The training diverged in epoch {state['epoch'] + 1}: the loss '{name}' is no "
-                "finite number any more. Lower the rates."
+                "longer a finite number. Lower the rates."
             )
         for value, (_, rows) in zip(values, pending, strict=True):
             for part in ("sums", "stretch"):

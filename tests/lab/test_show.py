@@ -74,7 +74,7 @@ def test_words_and_names_are_literal_in_markdown(tmp_path: Path) -> None:
     assert "$x$" in frame._repr_html_() and "tex2jax_ignore" in frame._repr_html_()
 
 
-@pytest.mark.parametrize("word", ["None", "NA", "null", "nan"])
+@pytest.mark.parametrize("word", ["None", "NA", "null", "nan", "007", "0.10", "true"])
 def test_a_name_like_a_gap_is_read_as_it_was_written(word: str) -> None:
     config = load_profile(str(Path(__file__).parents[1] / "tiny.yaml"))
     frame = pd.DataFrame({"checkpoint": [word], "own words": [np.nan]})
