@@ -118,8 +118,8 @@ def main() -> None:
     words = parser.parse_args()
     if not 0 <= words.seed < 1 << 63:
         parser.error(f"--seed is {words.seed}; it must lie from 0 to {(1 << 63) - 1}.")
-    if words.parent is not None:
-        end_with(words.parent)
+    if words.parent is not None:  # torchrun stands between it and its processes
+        end_with(os.getppid() if "RANK" in os.environ else words.parent)
     if words.threads is not None:
         torch.set_num_threads(words.threads)
     try:

@@ -199,6 +199,28 @@ def test_the_jobs_of_a_profile_leave_nothing_to_train(
         assert 0 < run.finetune(made)["auc"] < 1
 
 
+def test_a_shared_pretraining_is_a_job_as_the_snakefile_starts_it(
+    profile: str, tmp_path: Path
+) -> None:
+    Path(profile).write_text(
+        Path(profile).read_text(encoding="utf-8").partition("studies:")[0] + "processes: 2\n"
+    )
+    plan = jobs.plan(profile)
+    (name,) = (name for name in plan.jobs if name.startswith("pretrain/"))
+    start = jobs.starter(plan.profile, sys.executable)
+    words = f"{start} -m altlib.lab.run {profile} --job {name} --parent $PPID --threads 1"
+    home = {"ALTLIB_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-c", f"exec {words}"], env=os.environ | home, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads((tmp_path / plan.jobs[name].stamp).read_text())["status"].values()) == {
+        "done"
+    }
+    made = json.loads((keys.folder(plan.profile.aligned()) / "history.json").read_text())
+    assert made["provenance"]["processes"] == 2
+
+
 def test_jobs_that_run_at_once_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("RANK", raising=False)
