@@ -45,7 +45,7 @@ if parent := os.environ.pop("ALTLIB_PARENT", None):
         jobs.clear(PLAN)
 
 # As many jobs at once as there are GPUs, or else as the cores have threads for.
-GPUS = len(list(Path("/dev").glob("nvidia[0-9]*")))
+GPUS = jobs.gpus()
 THREADS = max(PLAN.profile.threads, workflow.cores // GPUS if GPUS and workflow.cores else 0)
 JOBS = list(PLAN.jobs)
 NOTEBOOKS = list(PLAN.shown)

@@ -156,6 +156,11 @@ def rows(made: Pretraining | Finetuning) -> Sentences:
     return Sentences(made.data, made.text, made.plm)
 
 
+def gpus() -> int:
+    """How many NVIDIA GPUs this machine has."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
 def clear(plan: Plan) -> None:
     """Removes the stamps of what failed, or what a power cut has damaged: it is tried again.
 

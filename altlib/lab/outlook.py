@@ -19,20 +19,30 @@ from altlib.lab.keys import folder
 Line = dict[str, str]
 
 
+NEEDED = ("dataset", "variant", "backbone", "plm", "machine", "pretraining_machine")
+NUMBERS = ("train_rows", "seconds", "pretraining_rows", "pretraining_seconds")
+
+
 def known() -> list[Line]:
-    """Every run in reports/ that was made on a machine like this one."""
+    """Every run in reports/."""
     lines: list[Line] = []
     for path in sorted(store.home().glob("reports/*/results.csv")):
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                found = [line for line in csv.DictReader(file) if float(line["train_rows"]) > 0]
+                for line in csv.DictReader(file):
+                    numbers = {name: str(float(line[name] or 0)) for name in NUMBERS}
+                    words = {name: line[name] or "" for name in NEEDED}
+                    if words["variant"] in VARIANTS:
+                        lines.append(words | numbers)
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             told = f"{path} is damaged ({error}) and left out; notebook 14_report makes it anew."
             warn(told, stacklevel=2)
-            continue
-        lines += found
-    on_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
-    return [line for line in lines if (" × " in line.get("machine", "")) == on_gpu]
+    return lines
+
+
+def on_gpu(machine: str) -> bool:
+    """Whether a machine, in the words of `provenance.machine`, has a GPU."""
+    return " × " in machine
 
 
 def rows(config: Pretraining | Finetuning, lines: list[Line]) -> float:
@@ -42,17 +52,21 @@ def rows(config: Pretraining | Finetuning, lines: list[Line]) -> float:
     return whole * config.data.train_share
 
 
-def rate(lines: list[Line], seconds: str, number: str, *alike: Callable[[Line], bool]) -> float:
+def rate(lines: list[Line], part: str, *alike: Callable[[Line], bool]) -> float:
     """Median seconds a row over the runs most like one; NaN if there are none.
 
     Args:
-        lines: from `known`.
-        seconds, number: columns of the time and of the rows that took it.
+        lines: from `known`; those of machines without a GPU count only where there is none here,
+            and the other way round.
+        part: "pretraining_", or "" for finetuning.
         alike: what runs have in common with it; the last counts least.
     """
+    seconds, number = f"{part}seconds", f"{part}rows" if part else "train_rows"
+    here = jobs.gpus() > 0
+    lines = [line for line in lines if on_gpu(line[f"{part}machine"]) == here]
     for few in range(len(alike), len(alike) - 2, -1):
         of = [line for line in lines if all(same(line) for same in alike[:few])]
-        of = [line for line in of if float(line.get(number) or 0) > 0]
+        of = [line for line in of if float(line[number]) > 0]
         if of:
             return median(float(line[seconds]) / float(line[number]) for line in of)
     return float("nan")
@@ -64,11 +78,11 @@ def seconds(config: Pretraining | Finetuning, lines: list[Line]) -> float:
     backbone = config.ctr.backbone if config.ctr else ""
     alike = (lambda line: line["plm"] == plm, lambda line: line["backbone"] == backbone)
     if isinstance(config, Pretraining):
-        each = rate(lines, "pretraining_seconds", "pretraining_rows", *alike)
+        each = rate(lines, "pretraining_", *alike)
         return each * rows(config, lines) * config.training.epochs
     kind = VARIANTS[config.variant].kind
     of = [line for line in lines if VARIANTS[line["variant"]].kind == kind]
-    return rate(of, "seconds", "train_rows", *(alike if plm else alike[1:])) * rows(config, lines)
+    return rate(of, "", *(alike if plm else alike[1:])) * rows(config, lines)
 
 
 def outlook(plan: jobs.Plan) -> str:

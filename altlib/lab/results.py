@@ -106,7 +106,7 @@ def read_run(config: Finetuning, tests: dict[str, Split]) -> dict[str, Any] | No
         tests: those that are known, by the key of their data.
 
     Raises:
-        ValueError: a file is damaged.
+        ValueError: a file is damaged, or the run was made of other test rows.
     """
     place = folder(config)
     if not (place / "results.json").exists():
@@ -115,6 +115,13 @@ def read_run(config: Finetuning, tests: dict[str, Split]) -> dict[str, Any] | No
     data = data_key(config.data)
     if data not in tests:
         tests[data] = Split.of(prepare(config.data))
+    labels, predicted = tests[data].labels, predictions(config)
+    alike = len(labels) == len(predicted)
+    if not (alike and abs(metrics.auc(labels, predicted) - result["auc"]) < 1e-6):
+        raise ValueError(
+            f"The predictions in {place} do not belong to the test rows that altlib makes today; "
+            "remove the folder to have the run made anew."
+        )
     plm = config.plm or (config.pretraining.plm if config.pretraining else None)
     before = history(config.pretraining) if config.pretraining else None
     return {
@@ -133,7 +140,7 @@ def read_run(config: Finetuning, tests: dict[str, Split]) -> dict[str, Any] | No
         "pretraining_machine": before["provenance"]["machine"] if before else "",
         "data": data,
         "test": tests[data],
-        "predictions": predictions(config),
+        "predictions": predicted,
         "result": result,
         **{name: result[name] for name in ("auc", "logloss", "epochs", "train_rows")},
         **{name: result[name] for name in ("seconds", "rows_per_second")},

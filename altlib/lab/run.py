@@ -11,7 +11,7 @@ it with `--job`.
 import argparse
 import os
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -126,10 +126,15 @@ def main() -> None:
         checkpoint_seconds()
         if words.job is not None:
             os.environ.setdefault("TQDM_MININTERVAL", "5")
-            gpu = take_gpu()
+            job = jobs.plan(words.profile).jobs.get(words.job)
+            if job is None:
+                raise ValueError(
+                    f"'{words.profile}' has no job '{words.job}' any more: its file or its data "
+                    "have changed since the plan was made."
+                )
             sys.stderr = Lines(words.job)
-            do(jobs.plan(words.profile).jobs[words.job])
-            del gpu
+            with take_gpu() or nullcontext():
+                do(job)
             return
         outcome = make(chosen(words))
         if processes().is_main_process:

@@ -14,14 +14,14 @@ from altlib.lab import stamps
 from altlib.profile import Profile
 
 pd.set_option("display.max_colwidth", None)  # else notebooks cut claims and their figures short
+pd.set_option("display.html.use_mathjax", False)  # a "$" in words and names of the user is a "$"
+
 WORDS = (
     *("variant", "model", "setting", "control", "against", "best", "seeds improved", "metric"),
     *("field", "side", "twin group", "example", "split", "checkpoint", "sentences", "masked field"),
     *("engine", "machine", "made on", "claim", "here", "figures", "stands on"),
 )
 """Columns of words, whatever they look like."""
-
-pd.set_option("display.html.use_mathjax", False)  # a "$" in words and names of the user is a "$"
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:

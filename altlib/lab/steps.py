@@ -85,7 +85,8 @@ def found_or_made(folder: Path, write: Callable[[Path], None], everyone: bool = 
         return folder
     with store.locked(folder) if state.is_main_process else nullcontext():
         if not found():  # nor has another process made it meanwhile
-            if state.is_main_process and store.ended(folder).get("status", "done") == "done":
+            failed = store.ended(folder).get("status", "done") != "done"
+            if state.is_main_process and folder.exists() and not failed:
                 store.set_aside(folder, store.fault(folder))
             try:
                 with store.made(folder) if state.is_main_process else nullcontext(folder) as into:

@@ -23,6 +23,7 @@ def report(*lines: dict[str, object]) -> None:
     usual = {
         "dataset": "synthetic", "variant": "raw", "backbone": "dcnv2", "plm": "", "seconds": 60,
         "train_rows": 1000, "pretraining_seconds": 0, "pretraining_rows": 0, "machine": machine(),
+        "pretraining_machine": "",
     }  # fmt: skip
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(usual))
@@ -67,6 +68,17 @@ def test_times_are_those_of_like_runs_by_row(profile: str, tiny_plm: str) -> Non
 def test_times_of_a_gpu_are_not_those_of_a_cpu(profile: str) -> None:
     report({"machine": OTHER})
     assert "9 runs without a comparable past run" in outlook.outlook(jobs.plan(profile))
+
+
+def test_a_pretraining_has_the_times_of_its_own_machine(profile: str, tiny_plm: str) -> None:
+    line = {"variant": "alt_ctr", "plm": tiny_plm, "seconds": 0, "pretraining_rows": 100}
+    here, there = machine(), OTHER
+    report(
+        line | {"pretraining_seconds": 6, "pretraining_machine": here, "machine": there},
+        line | {"pretraining_seconds": 600, "pretraining_machine": there, "machine": here},
+    )
+    aligned = load_profile(profile).aligned()
+    assert outlook.seconds(aligned, outlook.known()) == pytest.approx(1000 * 6 / 100)
 
 
 @pytest.mark.filterwarnings("default")

@@ -68,6 +68,20 @@ def test_damaged_predictions_are_named(profile: Profile) -> None:
     assert "is damaged (predictions.npy has" in results.of_profile(profile)[1][0]
 
 
+def test_predictions_of_other_rows_than_todays_are_named(profile: Profile) -> None:
+    """As if the code that splits the rows had changed since the run."""
+    run = profile.run("raw", 0)
+    steps.finetune(run)
+    place, predicted = keys.folder(run), results.predictions(run)
+    result = (place / "results.json").read_text()
+    for other in (predicted[:-1], predicted[::-1]):
+        with store.made(place) as folder:
+            (folder / "results.json").write_text(result)
+            np.save(folder / "predictions.npy", other)
+        found, missing = results.of_profile(profile)
+        assert not len(found) and "do not belong to the test rows" in missing[0]
+
+
 def test_results_of_before_predictions_had_a_file_are_read(profile: Profile) -> None:
     run = profile.run("raw", 0)
     steps.finetune(run)

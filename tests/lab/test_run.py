@@ -181,6 +181,13 @@ def test_a_job_goes_on_after_a_failure_and_its_stamp_says_so(
     assert set(json.loads(stamp.read_text(encoding="utf-8"))["status"].values()) == {"done"}
 
 
+def test_a_job_of_a_profile_that_has_changed_is_named(
+    profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match=r"altlib: .* has no job 'finetune/0' any more"):
+        called(monkeypatch, profile, "--job", "finetune/0")
+
+
 def test_the_jobs_of_a_profile_leave_nothing_to_train(
     profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
