@@ -25,8 +25,8 @@ from pyarrow import parquet
 
 from altlib.data import sources
 from altlib.data.fetch import Raw
-from altlib.data.schema import UNKNOWN
 from altlib.data.sources import ml_1m, own
+from altlib.data.spelling import UNKNOWN
 from altlib.serving.predictor import Predictor
 
 COLUMNS = ["user", "city", "item", "price", "click", "time"]

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from altlib.data.fetch import Raw
-from altlib.data.schema import UNKNOWN, Schema, word
+from altlib.data.schema import Schema
+from altlib.data.spelling import UNKNOWN, word
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Dataset:
 
 
 def words(values: pd.Series, typed: bool = False) -> "pd.Categorical[str]":
-    """Values as words, by `schema.word`.
+    """Values as words, by `spelling.word`.
 
     Args:
         values: whose index counts lines or rows, as the name of the index says.

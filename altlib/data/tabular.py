@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from altlib.config import LabelRule
-from altlib.data.schema import UNKNOWN, Field, Schema
+from altlib.data.schema import Field, Schema
+from altlib.data.spelling import UNKNOWN
 
 SPLITS = ("train", "validation", "test")
 RESERVED = 2  # the mask id and the unknown id of a field

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from altlib.data.schema import spelled, word
+from altlib.data.spelling import spelled, word
 
 POSITIONS = 8192
 """Ids or tokens of one call of ONNX Runtime: the intermediate results of more leave the processor's
@@ -90,7 +90,7 @@ class Predictor:
 
         Args:
             rows: mappings with a value for each of `fields`, or a frame of pandas, polars or Arrow
-                with these columns. A value is what `schema.word` takes; None, or a gap of the
+                with these columns. A value is what `spelling.word` takes; None, or a gap of the
                 frame, is one that is not known. Other entries of a row are not read.
 
         Raises:

@@ -13,7 +13,8 @@ import pandera.pandas as pa
 from altlib.config import LabelRule
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
-from altlib.data.schema import UNKNOWN, Field, Schema
+from altlib.data.schema import Field, Schema
+from altlib.data.spelling import UNKNOWN
 from altlib.data.validation import check, content, decode, name, number, reference, split_lines
 
 SCHEMA = Schema(

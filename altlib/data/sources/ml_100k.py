@@ -8,8 +8,8 @@ import pandas as pd
 
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
-from altlib.data.schema import UNKNOWN
 from altlib.data.sources import movielens
+from altlib.data.spelling import UNKNOWN
 from altlib.data.validation import (
     check,
     code,

@@ -37,7 +37,8 @@ from altlib.config import LabelRule
 from altlib.data import fetch
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, record, words
-from altlib.data.schema import Field, Schema, is_typed, spelled
+from altlib.data.schema import Field, Schema
+from altlib.data.spelling import is_typed, spelled
 from altlib.data.validation import decode, intact, once, refuse, titled
 from altlib.faults import entries, explain, nearest
 

@@ -5,8 +5,8 @@ import pytest
 
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset
-from altlib.data.schema import UNKNOWN
 from altlib.data.sources import bookcrossing
+from altlib.data.spelling import UNKNOWN
 
 HEADS = {
     "BX-Users.csv": '"User-ID";"Location";"Age"\n',

@@ -6,8 +6,8 @@ import pytest
 
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset
-from altlib.data.schema import UNKNOWN
 from altlib.data.sources import goodbooks
+from altlib.data.spelling import UNKNOWN
 
 FILES = {
     "ratings.csv": "user_id,book_id,rating\n7,1,5\n7,2,3\n9,1,1\n",

@@ -9,8 +9,8 @@ import pytest
 
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset
-from altlib.data.schema import UNKNOWN
 from altlib.data.sources import goodreads
+from altlib.data.spelling import UNKNOWN
 
 Lines = dict[str, list[dict[str, Any]]]
 

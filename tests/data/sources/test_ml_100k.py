@@ -8,8 +8,8 @@ import pytest
 from altlib.data import sources
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset
-from altlib.data.schema import UNKNOWN
 from altlib.data.sources import ml_100k
+from altlib.data.spelling import UNKNOWN
 
 FILES = {
     "ml-100k.user": "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n"

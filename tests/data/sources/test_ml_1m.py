@@ -7,8 +7,8 @@ import pytest
 
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset
-from altlib.data.schema import UNKNOWN
 from altlib.data.sources import ml_1m
+from altlib.data.spelling import UNKNOWN
 
 USERS = "1::F::1::10::48067\n2::M::56::16::70072\n3::M::25::0::98107-2117\n"
 MOVIES = (

@@ -13,8 +13,8 @@ from pyarrow import parquet
 
 from altlib.config import DataConfig, LabelRule
 from altlib.data import sources
-from altlib.data.schema import UNKNOWN
 from altlib.data.sources import own
+from altlib.data.spelling import UNKNOWN
 from altlib.data.tabular import label
 from altlib.lab import keys, steps
 from altlib.profile import load_profile
