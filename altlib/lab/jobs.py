@@ -22,8 +22,8 @@ SHARED = 8
 
 
 @dataclass(frozen=True)
-class Sentences:
-    """Rows, and what makes sentences of them, if anything reads any."""
+class Inputs:
+    """What runs read: rows, and what makes sentences of them, if anything does."""
 
     data: DataConfig
     text: TextConfig | None
@@ -41,7 +41,7 @@ class Job:
     """
 
     name: str
-    makes: tuple[Sentences | Pretraining | Finetuning, ...]
+    makes: tuple[Inputs | Pretraining | Finetuning, ...]
     needs: tuple[str, ...] = ()
 
     @property
@@ -98,7 +98,7 @@ def plan(name: str) -> Plan:
     return Plan(profile, runs, jobs, shown | {"14_report": list(jobs)})
 
 
-def id_of(made: Sentences | Pretraining | Finetuning) -> str:
+def id_of(made: Inputs | Pretraining | Finetuning) -> str:
     """What tells apart what jobs make."""
     if isinstance(made, Finetuning):
         return finetuning_key(made)
@@ -124,7 +124,7 @@ def jobs_of(runs: Iterable[Finetuning], aligned: Pretraining, apart: bool) -> di
         if run.pretraining and start:
             pretrainings[start] = run.pretraining
         light = not VARIANTS[run.variant].reads_text
-        groups.setdefault(f"{start or id_of(rows(run))} {'' if light else name}", []).append(run)
+        groups.setdefault(f"{start or id_of(inputs(run))} {'' if light else name}", []).append(run)
     bundles = [
         tuple(several[first : first + SHARED])
         for several in groups.values()
@@ -132,8 +132,8 @@ def jobs_of(runs: Iterable[Finetuning], aligned: Pretraining, apart: bool) -> di
     ]
     starts = [bundle[0].pretraining and id_of(bundle[0].pretraining) for bundle in bundles]
     alone = {start for start in starts if start and starts.count(start) == 1 and not apart}
-    data: dict[str, dict[str, Sentences]] = {}
-    for made in [rows(p) for p in pretrainings.values()] + [rows(r) for r in distinct.values()]:
+    data: dict[str, dict[str, Inputs]] = {}
+    for made in [inputs(p) for p in pretrainings.values()] + [inputs(r) for r in distinct.values()]:
         data.setdefault(made.data.dataset, {})[id_of(made)] = made
     jobs = [Job(f"data/{hashed([*of])}", tuple(of.values())) for of in data.values()]
     fetched = dict(zip(data, (job.name for job in jobs), strict=True))
@@ -151,9 +151,9 @@ def jobs_of(runs: Iterable[Finetuning], aligned: Pretraining, apart: bool) -> di
     return {job.name: job for job in jobs}
 
 
-def rows(made: Pretraining | Finetuning) -> Sentences:
+def inputs(made: Pretraining | Finetuning) -> Inputs:
     """What a pretraining or finetuning reads."""
-    return Sentences(made.data, made.text, made.plm)
+    return Inputs(made.data, made.text, made.plm)
 
 
 def gpus() -> int:

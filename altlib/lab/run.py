@@ -54,7 +54,7 @@ def chosen(words: argparse.Namespace) -> Pretraining | Finetuning:
     return runs[words.variant, words.seed]
 
 
-def make(made: jobs.Sentences | Pretraining | Finetuning) -> Any:
+def make(made: jobs.Inputs | Pretraining | Finetuning) -> Any:
     """Finds or makes a part of a job, and returns what there is to say of it."""
     if isinstance(made, Pretraining):
         return pretrain(made)

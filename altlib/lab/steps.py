@@ -36,8 +36,8 @@ from altlib.data import fetch, sources
 from altlib.data.tabular import Prepared
 from altlib.data.tabular import prepare as prepare_rows
 from altlib.data.text import TokenTable
-from altlib.lab import metrics
-from altlib.lab.keys import data_key, finetuning_key, pretraining_key, text_key
+from altlib.lab import keys, metrics
+from altlib.lab.keys import data_key, text_key
 from altlib.lab.provenance import provenance, versions, warn_of_change
 from altlib.models import ctr, plm
 from altlib.models.alignment import Alignment
@@ -160,6 +160,12 @@ def build_alignment(config: Pretraining) -> Alignment:
     return Alignment(id_model, language, data, config.alignment, tokens)
 
 
+def places(config: Pretraining | Finetuning) -> tuple[Path, Path]:
+    """Where a run lies when it is made, and its checkpoints until then."""
+    place = keys.folder(config)
+    return place, place.parents[1] / "checkpoints" / place.name
+
+
 def pretrain(config: Pretraining) -> Path:
     """Aligns the two models.
 
@@ -167,8 +173,7 @@ def pretrain(config: Pretraining) -> Path:
         A folder with model.safetensors, the weights of `Alignment`, and history.json, which holds
         losses, recovery, time and provenance.
     """
-    name = pretraining_key(config)
-    root = home() / "artifacts"
+    place, checkpoints = places(config)
 
     def write(folder: Path) -> None:
         run = accelerator(config.training)
@@ -184,7 +189,7 @@ def pretrain(config: Pretraining) -> Path:
             lambda model: evaluate_alignment(model, watched, run, seed=0),
             config.training,
             run,
-            root / "checkpoints" / name,
+            checkpoints,
             f"pretraining {config.ctr.backbone} + {config.plm.name}",
             checkpoint_seconds(),
         )
@@ -200,8 +205,8 @@ def pretrain(config: Pretraining) -> Path:
                 },
             )
 
-    folder = found_or_made(root / "pretraining" / name, write, everyone=True)
-    shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
+    folder = found_or_made(place, write, everyone=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     warn_of_change(folder / "history.json", config.plm)
     return folder
 
@@ -283,8 +288,7 @@ def finetune(config: Finetuning) -> dict[str, Any]:
         The content of results.json: metrics, history, time and provenance. Beside it lie
         predictions.npy, the probabilities of the test rows in their order, and the weights.
     """
-    name = finetuning_key(config)
-    root = home() / "artifacts"
+    place, checkpoints = places(config)
 
     def write(folder: Path) -> None:
         data = prepare(config.data)
@@ -303,7 +307,7 @@ def finetune(config: Finetuning) -> dict[str, Any]:
             lambda model: scores(data, watched, predict(model, watched, run)),
             config.training,
             run,
-            root / "checkpoints" / name,
+            checkpoints,
             f"finetuning {config.variant}, seed {config.training.seed}",
             checkpoint_seconds(),
         )
@@ -336,8 +340,8 @@ def finetune(config: Finetuning) -> dict[str, Any]:
                 },
             )
 
-    folder = found_or_made(root / "finetuning" / name, write, everyone=True)
-    shutil.rmtree(root / "checkpoints" / name, ignore_errors=True)
+    folder = found_or_made(place, write, everyone=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     warn_of_change(folder / "results.json", config.plm)
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 

@@ -28,7 +28,7 @@ def test_every_run_is_made_by_one_job_behind_what_it_needs(name: str) -> None:
         before = {id_of(one) for need in job.needs for one in plan.jobs[need].makes}
         for one in job.makes:
             if isinstance(one, Pretraining | Finetuning):
-                assert id_of(jobs.rows(one)) in before
+                assert id_of(jobs.inputs(one)) in before
             if isinstance(one, Finetuning) and one.pretraining:
                 assert id_of(one.pretraining) in before
             before.add(id_of(one))
