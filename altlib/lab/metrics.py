@@ -103,18 +103,21 @@ def paired_bootstrap(
     seed: int = 0,
     groups: ArrayLike | None = None,
 ) -> Comparison:
-    """Percentile bootstrap; each resample scores both models on the same rows.
+    """Percentile bootstrap; each resample scores both models on the same rows and seeds.
 
     Rows of one user are correlated, so drawing single rows gives intervals that are too narrow:
-    `groups` draws all rows of a user together (Field and Welsh 2007, the cluster bootstrap).
+    `groups` draws all rows of a user together (Field and Welsh 2007, the cluster bootstrap). Seeds
+    are drawn beside the rows, so that an interval knows both; a single seed is drawn every time,
+    and the interval is then one of the test rows alone.
 
-    Scores are sorted once and a resample is counts of rows, so each costs O(N).
+    Scores are sorted once and a resample is counts of rows, so each costs O(N) for each seed.
 
     Args:
         labels: 0 or 1 [N].
         first: predictions of the first model [N], or of its seeds [S, N], whose metrics are
             averaged.
-        second: predictions of the second, likewise; it may have another number of seeds.
+        second: predictions of the second, likewise. Seeds of equal place are drawn together, but
+            for another number of seeds, which are drawn apart.
         metric: "auc" (higher is better) or "logloss" (lower is better).
         resamples: how many; the p-value cannot be below 2 / (resamples + 1).
         seed: of the draw.
@@ -128,7 +131,7 @@ def paired_bootstrap(
         raise ValueError(f"There is no bootstrap of '{metric}'; did you mean '{near}'?")
     if resamples < 1:
         raise ValueError(f"A bootstrap needs at least one resample; got {resamples}.")
-    one, two = (_over_seeds(metric, labels, scores) for scores in (first, second))
+    one, two = (_OfSeeds(metric, labels, scores) for scores in (first, second))
     checked, *_ = _checked(labels)
     group = np.arange(checked.size)
     if groups is not None:
@@ -139,11 +142,19 @@ def paired_bootstrap(
             f"least; got {group.max() + 1} groups for {group.size} rows."
         )
     once = np.ones(checked.size, dtype=np.int64)
-    drawn = np.array([one(times) - two(times) for times in _draws(checked, group, resamples, seed)])
+    generator = np.random.default_rng([seed, 1])
+
+    def difference(times: NDArray[np.int64]) -> float:
+        of_one, of_two = (generator.integers(len(of), size=len(of)) for of in (one, two))
+        if len(one) == len(two):
+            of_two = of_one
+        return one(times)[of_one].mean() - two(times)[of_two].mean()
+
+    drawn = np.array([difference(times) for times in _draws(checked, group, resamples, seed)])
     low, high = np.quantile(drawn, [0.025, 0.975])
     tail = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
     p_value = min(1.0, 2 * float(tail) / (resamples + 1))
-    return Comparison(one(once) - two(once), float(low), float(high), p_value)
+    return Comparison(float(one(once).mean() - two(once).mean()), float(low), float(high), p_value)
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:
@@ -187,11 +198,18 @@ def _resampled_logloss(labels: Floats, probabilities: Floats) -> Resample:
     return lambda times: float(np.average(losses, weights=times))
 
 
-def _over_seeds(metric: str, labels: ArrayLike, scores: ArrayLike) -> Resample:
-    """The mean metric of one or several seeds' scores, [N] or [S, N]."""
-    pairs = [_checked(labels, seed) for seed in np.atleast_2d(scores)]
-    parts = [_RESAMPLED[metric](checked, score) for checked, score in pairs]
-    return lambda times: float(np.mean([part(times) for part in parts]))
+class _OfSeeds:
+    """The metric of each of several seeds' scores."""
+
+    def __init__(self, metric: str, labels: ArrayLike, scores: ArrayLike) -> None:
+        pairs = [_checked(labels, seed) for seed in np.atleast_2d(scores)]
+        self.parts = [_RESAMPLED[metric](checked, score) for checked, score in pairs]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __call__(self, times: NDArray[np.int64]) -> Floats:
+        return np.array([part(times) for part in self.parts])
 
 
 _RESAMPLED = {"auc": _resampled_auc, "logloss": _resampled_logloss}

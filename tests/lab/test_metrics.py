@@ -207,6 +207,25 @@ def test_bootstrap_averages_the_metrics_of_seeds() -> None:
     assert same == metrics.paired_bootstrap(labels, first[0], second[0], resamples=50)
 
 
+def test_an_interval_knows_rows_and_seeds() -> None:
+    """Seeds of the first model differ in nothing but a shift of its mean."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 4000)
+    second = np.tile(labels + rng.normal(0, 1.0, 4000), (5, 1))
+    first = np.stack(
+        [labels * (1 + shift) + rng.normal(0, 1, 4000) for shift in (0, 0.5, 1, 1.5, 2)]
+    )
+    aucs = [metrics.auc(labels, seed) for seed in first]
+    found = metrics.paired_bootstrap(labels, first, second, resamples=400)
+    width = 2 * 1.96 * np.std(aucs) / np.sqrt(5)  # of a bootstrap of the seeds alone
+    assert found.high - found.low == pytest.approx(width, rel=0.25)
+    alike = metrics.paired_bootstrap(labels, first[:1].repeat(5, 0), second, resamples=400)
+    assert alike.high - alike.low < 0.5 * width
+    # Seeds are paired: where the second model shares what the first's differ in, it goes out.
+    paired = metrics.paired_bootstrap(labels, first, first[:, ::-1][:, ::-1], resamples=50)
+    assert (paired.low, paired.high) == (0, 0)
+
+
 def test_rows_of_a_group_are_drawn_together() -> None:
     rng = np.random.default_rng(0)
     labels, first, second = rng.integers(2, size=60), rng.random(60), rng.random(60)
