@@ -1,25 +1,58 @@
-"""What the paper claims, against what a profile found: held, not held, or not tested.
+"""What the paper claims, against what a profile found, in four words.
 
 The claims are those of arXiv 2310.19453 in this project's words, but for that about equal numbers
-of epochs, a check of ours. A claim about a difference in AUC holds if every interval that it speaks
-of lies on its side of 0; one interval that includes 0 is enough for "not held", which then means no
-more than that the data did not show it. Claims about the best model, RelaImpr., recovered words,
-attention and cost hold as the functions below say.
+of epochs, a check of ours. A difference in AUC is judged by its 95 % interval:
+
+    supported       the interval lies on the side that the claim says
+    contradicted    it lies on the other side
+    no difference   it lies within ±0.001: what there may be is too small to matter
+    undecided       it tells none of these apart: too few rows or seeds
+
+A claim about several differences is supported if all of them are, contradicted if one is, and
+without difference if all are; whatever else they are, it is undecided.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from altlib.config import VARIANTS
 
+MARGIN = 0.001
+"""Of AUC: a smaller difference is none."""
+SUPPORTED, CONTRADICTED, NONE, UNDECIDED = (
+    *("supported", "contradicted", "no difference", "undecided"),
+)
+VERDICTS = (SUPPORTED, CONTRADICTED, NONE, UNDECIDED, "not tested")
 RAW = VARIANTS["raw"].label
-Finding = tuple[bool, str, pd.DataFrame] | None
-"""Whether a claim held, the figures that say so, and the lines of the table that they are from;
-None if the table does not test it."""
+Finding = tuple[str, str, pd.DataFrame] | None
+"""A verdict, the figures that say so, and the lines of the table that they are from; None if the
+table does not test the claim."""
 Test = Callable[[pd.DataFrame], Finding]
 """What holds a claim against its table, which has a line at least."""
+
+
+def judged(low: float, high: float, sign: int = 1) -> str:
+    """The word for a difference in AUC with this interval.
+
+    Args:
+        low, high: the interval.
+        sign: 1 if the difference should lie above 0, -1 if below.
+    """
+    if max(abs(low), abs(high)) <= MARGIN:
+        return NONE
+    if low > 0 or high < 0:
+        return SUPPORTED if (low > 0) == (sign > 0) else CONTRADICTED
+    return UNDECIDED
+
+
+def together(words: Iterable[str]) -> str:
+    """The word for a claim about several differences."""
+    found = set(words)
+    if len(found) == 1:
+        return found.pop()
+    return CONTRADICTED if CONTRADICTED in found else UNDECIDED
 
 
 def differences(column: str, *values: str, sign: int = 1, against: str = "") -> Test:
@@ -47,13 +80,13 @@ def differences(column: str, *values: str, sign: int = 1, against: str = "") -> 
             lines = lines[lines["against"] == against]
         if set(values) - set(lines[column]) or not len(lines):
             return None
-        held = bool(((lines["low"] > 0) if sign > 0 else (lines["high"] < 0)).all())
+        words = [judged(line["low"], line["high"], sign) for _, line in lines.iterrows()]
         figures = [
-            f"{line[column]} {line[name]:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}], "
-            f"seeds improved: {line['seeds improved']}"
-            for _, line in lines.iterrows()
+            f"{line[column]} {line[name]:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}]"
+            + (f" {word}" if len(words) > 1 else "")
+            for word, (_, line) in zip(words, lines.iterrows(), strict=True)
         ]
-        return held, "; ".join(figures), lines
+        return together(words), "; ".join(figures), lines
 
     return test
 
@@ -68,15 +101,18 @@ def best(setting: str) -> Test:
         table = table[table["AUC"].notna()]
         if setting in set(missing):
             return None
-        marked = table[table["best"] == "●"]
-        alone = list(marked["setting"]) == [setting]
-        if alone and len(missing):
-            return None  # one that is missing may be better
-        figures = ", ".join(
-            f"{n} {a:.4f}" for n, a in zip(table["setting"], table["AUC"], strict=True)
-        )
+        marked = list(table.loc[table["best"] == "●", "setting"])
+        word = UNDECIDED if setting in marked else CONTRADICTED
+        if marked == [setting]:
+            if len(missing):
+                return None  # one that is missing may be better
+            word = SUPPORTED
+        top = table.sort_values("AUC", ascending=False).head(3)
+        figures = ", ".join(f"{n} {a:.4f}" for n, a in zip(top["setting"], top["AUC"], strict=True))
+        own = table.loc[table["setting"] == setting, "AUC"].iloc[0]
+        figures = f"{setting} {own:.4f}; the highest are {figures}"
         without = f"; without {', '.join(missing)}" if len(missing) else ""
-        return alone, figures + without, table
+        return word, figures + without, table
 
     return test
 
@@ -88,10 +124,18 @@ def improvement(least: float) -> Test:
         lines = table[table["variant"].str.startswith("ALT") & table["RelaImpr."].notna()]
         if not len(lines):
             return None
-        lines = lines.sort_values("RelaImpr.").iloc[-1:]
-        top = lines.iloc[0]
-        held = bool(top["RelaImpr."] >= least and top["low"] > 0)
-        return held, f"at most {top['RelaImpr.']:+.2%}, of {top['variant']}", lines
+        raw = lines["AUC − raw"] / lines["RelaImpr."]  # AUC of raw less 0.5
+        lines = lines.assign(least=lines["low"] / raw, most=lines["high"] / raw)
+        top = lines.sort_values("RelaImpr.").iloc[-1:]
+        word = SUPPORTED if top["least"].iloc[0] >= least else UNDECIDED
+        if (lines["most"] < least).all():
+            word = CONTRADICTED
+        (figures,) = (
+            f"{line['variant']} {line['RelaImpr.']:+.2%} [{line['least']:+.2%}, "
+            f"{line['most']:+.2%}], the highest"
+            for _, line in top.iterrows()
+        )
+        return word, figures, top
 
     return test
 
@@ -108,36 +152,33 @@ def degeneration(table: pd.DataFrame) -> Finding:
         + ", ".join(f"{setting} {share:.1%}" for setting, share in looks[rows].dropna().items())
         for rows in (looks.columns.min(), looks.columns.max())
     )
-    return bool((kinds[0].min() > kinds[1].max()).all()), figures, table
+    more, fewer = kinds[0].min() > kinds[1].max(), kinds[0].max() < kinds[1].min()
+    word = SUPPORTED if more.all() else CONTRADICTED if fewer.all() else UNDECIDED
+    return word, figures, table
 
 
-def own_words(table: pd.DataFrame) -> Finding:
-    """Whether fields attend to their own words more than before pretraining, than an even spread
-    would, and than with sentences of other rows (else it is the place in the template that they
-    attend to), and whether most fields read no other field's words more."""
-    own = table[table["sentences"] == "own"].set_index("checkpoint")
-    shuffled = table[table["sentences"] == "of other rows"]
-    if not {"before pretraining", "after pretraining"} <= set(own.index) or not len(shuffled):
-        return None
-    before, after = own.loc["before pretraining"], own.loc["after pretraining"]
-    other = shuffled.iloc[0]
-    lines = {"after": after, "before": before, "with sentences of other rows": other}
-    figures = [
-        f"{name} {line['own words']:.3f} [{line['low']:.3f}, {line['high']:.3f}]"
-        for name, line in lines.items()
-    ]
-    figures.append(f"uniform {after['uniform']:.3f}")
-    figures.append(f"{after['read most by']} of {after['fields']} fields read theirs most")
-    most = max(before["high"], other["high"], after["uniform"])
-    held = after["low"] > most and 2 * after["read most by"] > after["fields"]
-    return bool(held), "; ".join(figures), table
+def needed_words(table: pd.DataFrame) -> Finding:
+    """Whether most masked fields need their own words, and more than those of other fields: the
+    interval of what hiding them costs lies above 0, and the words needed most are the field's own
+    or those of one that determines it."""
+    own = (table["low"] > 0) & table["of its own"]
+    other = (table["low"] <= 0) & ~table["of its own"]
+    figures = "; ".join(
+        f"{line['masked field']} {line['own words']:+.2f} nats [{line['low']:+.2f}, "
+        f"{line['high']:+.2f}], reads {line['own attention']:.0%} there"
+        for _, line in table.iterrows()
+    )
+    word = UNDECIDED
+    for verdict, of in ((SUPPORTED, own), (CONTRADICTED, other)):
+        word = verdict if 2 * of.sum() > len(table) else word
+    return word, f"{own.sum()} of {len(table)} fields; {figures}", table
 
 
 def same_cost(table: pd.DataFrame) -> Finding:
     """Whether a call of ALT_ctr takes within 5 % of one of the raw model."""
     ratio = float(table["ALT_ctr / raw"].iloc[0])
     return (
-        ratio <= 1.05,
+        SUPPORTED if ratio <= 1.05 else CONTRADICTED,
         f"time of a call of ALT_ctr over one of raw: {ratio:.3f} (up to 1.05 allowed)",
         table,
     )
@@ -145,16 +186,21 @@ def same_cost(table: pd.DataFrame) -> Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim in words, the table that it is held against, and how."""
+    """A claim in words, the table that it is held against, and how.
+
+    Attributes:
+        hangs_on: studies of ALT_ctr against raw whose settings may change the verdict.
+    """
 
     text: str
     source: str
     test: Test
+    hangs_on: tuple[str, ...] = ()
 
 
 CLAIMS = (
     Claim("ALT_ctr beats the same ID-based model without alignment.",
-          "controls", differences("variant", "ALT_ctr")),
+          "controls", differences("variant", "ALT_ctr"), ("regularisation", "length", "splits")),
     Claim("ALT_ctr beats the same ID-based model after any number of epochs, the same for both.",
           "epochs", differences("setting", against=RAW)),
     Claim("ALT_lang beats the same PLM without alignment.",
@@ -182,38 +228,64 @@ CLAIMS = (
           "parts", differences("setting", "mean of the words", sign=-1, against="default")),
     Claim("With token-level masks more words come back early and without the IDs than with "
           "field-level masks.", "degeneration_recovery", degeneration),
-    Claim("A masked field attends to its own words.", "own_words", own_words),
+    Claim("A masked field draws on its own words.", "needed_words", needed_words),
     Claim("ALT_ctr costs no more to serve than the raw ID-based model.", "same_cost", same_cost),
 )  # fmt: skip
 
 
-def table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def table(tables: Mapping[str, pd.DataFrame], data: str = "") -> pd.DataFrame:
     """Each claim with its verdict, the figures that say so, and what these stand on.
 
     Args:
         tables: "main", "controls", each study's table and the measurements, by name.
+        data: the data set and its split in words, which each verdict is said of.
     """
     lines = []
     for claim in CLAIMS:
         source = tables.get(claim.source, pd.DataFrame())
         found = claim.test(source) if len(source) else None
-        verdict = "not tested" if found is None else "held" if found[0] else "not held"
-        lines.append(
-            {
-                "claim": claim.text,
-                "here": verdict,
-                "figures": found[1] if found else "–",
-                "stands on": stands_on(claim.source, found[2]) if found else "–",
-            }
-        )
+        word, figures, basis = "not tested", "–", "–"
+        if found is not None:
+            word, figures, basis = found[0], found[1], stands_on(claim.source, found[2], data)
+            figures += "".join(hanging(name, tables) for name in claim.hangs_on)
+        lines.append({"claim": claim.text, "verdict": word, "figures": figures, "stands on": basis})
     return pd.DataFrame(lines)
 
 
-def stands_on(name: str, lines: pd.DataFrame) -> str:
-    """A table's name, and the training rows and seeds of lines of it."""
-    words = [name.replace("_", " ")]
-    for column in ("train rows", "seeds"):
+def hanging(study: str, tables: Mapping[str, pd.DataFrame]) -> str:
+    """What the settings of a study say of ALT_ctr against raw, where they do not agree."""
+    lines = tables.get(study, pd.DataFrame({"against": []}))
+    lines = lines[lines["against"] == RAW]
+    words = {line["setting"]: judged(line["low"], line["high"]) for _, line in lines.iterrows()}
+    if len(set(words.values())) < 2:
+        return ""
+    each = ", ".join(f"{setting}: {word}" for setting, word in words.items())
+    return f"; hangs on {study.replace('_', ' ')} ({each})"
+
+
+def sentence(line: pd.Series) -> str:
+    """A line of `table` as one sentence to quote."""
+    words = {
+        SUPPORTED: "is supported",
+        CONTRADICTED: "is contradicted",
+        NONE: "makes no difference",
+        UNDECIDED: "is undecided",
+    }
+    if line["verdict"] not in words:
+        return f"“{line['claim'].rstrip('.')}” was not tested."
+    return (
+        f"“{line['claim'].rstrip('.')}” {words[line['verdict']]} ({line['stands on']}): "
+        f"{line['figures']}."
+    )
+
+
+def stands_on(name: str, lines: pd.DataFrame, data: str = "") -> str:
+    """The data, a table's name, and the rows, seeds and rows of pretraining of lines of it."""
+    words = [data] if data else []
+    words.append(f"table {name.replace('_', ' ')}")
+    for column in ("train rows", "seeds", "pretraining rows"):
         if column in lines and len(numbers := lines.loc[lines[column] > 0, column]):
             ends = dict.fromkeys(f"{int(end):,}" for end in (numbers.min(), numbers.max()))
-            words.append(f"{' to '.join(ends)} {column}")
+            few = column == "seeds" and list(ends) == ["1"]
+            words.append(f"{' to '.join(ends)} {'seed' if few else column}")
     return ", ".join(words)

@@ -12,7 +12,7 @@ from altlib.profile import load_profile
 def verdict(text: str, **tables: pd.DataFrame) -> tuple[str, str]:
     table = claims.table(tables).set_index("claim")
     (line,) = [line for claim, line in table.iterrows() if str(claim).startswith(text)]
-    return line["here"], line["figures"]
+    return line["verdict"], line["figures"]
 
 
 def study(against: str = "ID-based model (raw)", **intervals: tuple[float, float]) -> pd.DataFrame:
@@ -25,30 +25,56 @@ def study(against: str = "ID-based model (raw)", **intervals: tuple[float, float
 
 
 def test_without_tables_nothing_is_tested() -> None:
-    assert set(claims.table({})["here"]) == {"not tested"}
+    assert set(claims.table({})["verdict"]) == {"not tested"}
 
 
 @pytest.mark.parametrize(
     ("intervals", "expected"),
     [
-        ({"DCNv2": (0.1, 0.2), "DeepFM": (0.01, 0.02)}, "held"),
-        ({"DCNv2": (0.1, 0.2), "DeepFM": (-0.01, 0.02)}, "not held"),
-        ({"DCNv2": (-0.2, -0.1)}, "not held"),
+        ({"DCNv2": (0.1, 0.2), "DeepFM": (0.01, 0.02)}, "supported"),
+        ({"DCNv2": (0.1, 0.2), "DeepFM": (-0.01, 0.02)}, "undecided"),
+        ({"DCNv2": (0.1, 0.2), "DeepFM": (-0.0005, 0.0005)}, "undecided"),
+        ({"DCNv2": (0.1, 0.2), "DeepFM": (-0.02, -0.01)}, "contradicted"),
+        ({"DCNv2": (-0.2, -0.1)}, "contradicted"),
+        ({"DCNv2": (-0.001, 0.0005), "DeepFM": (0.0001, 0.0009)}, "no difference"),
+        ({"DCNv2": (-0.0011, 0.0005)}, "undecided"),
     ],
 )
-def test_a_claim_holds_if_every_interval_lies_on_its_side(
+def test_a_verdict_follows_from_every_interval(
     intervals: dict[str, tuple[float, float]], expected: str
 ) -> None:
-    here, figures = verdict("ALT_ctr gains whatever", backbones=study(**intervals))
-    assert here == expected
+    word, figures = verdict("ALT_ctr gains whatever", backbones=study(**intervals))
+    assert word == expected and word in claims.VERDICTS
     assert all(name in figures for name in intervals)
+
+
+def test_a_verdict_that_hangs_on_the_regularisation_says_so() -> None:
+    text = "ALT_ctr beats the same ID-based model without"
+    controls = study(x=(0.002, 0.004)).assign(variant="ALT_ctr")
+    settings = study(none=(0.01, 0.02), tuned=(-0.0005, 0.0004))
+    word, figures = verdict(text, controls=controls, regularisation=settings)
+    assert word == "supported"
+    assert "hangs on regularisation (none: supported, tuned: no difference)" in figures
+    alike = settings.assign(low=0.01, high=0.02)
+    assert "hangs" not in verdict(text, controls=controls, length=alike)[1]
+
+
+def test_a_verdict_is_a_sentence_to_quote() -> None:
+    table = study(DCNv2=(0.01, 0.02)).assign(seeds=1, **{"train rows": 5000})
+    found = claims.table({"backbones": table}, "MovieLens-1M, split by time")
+    sentences = [claims.sentence(line) for _, line in found.iterrows()]
+    assert (
+        "“ALT_ctr gains whatever the ID-based model” is supported (MovieLens-1M, split by time, "
+        "table backbones, 5,000 train rows, 1 seed): DCNv2 +0.0150 [+0.0100, +0.0200]."
+    ) in sentences
+    assert sum("was not tested" in sentence for sentence in sentences) == len(sentences) - 1
 
 
 def test_a_claim_is_not_tested_where_a_line_is_missing_or_has_another_base() -> None:
     table = study(DCNv2=(0.1, 0.2), DeepFM=(0.1, 0.2))
     assert verdict("ALT_ctr gains with", plm_sizes=table.assign(against="DCNv2"))[0] == "not tested"
     both = pd.concat([table, study("PLM (unaligned)", DCNv2=(-0.2, -0.1))])  # of another variant
-    assert verdict("ALT_ctr gains on every", data_sets=both)[0] == "held"
+    assert verdict("ALT_ctr gains on every", data_sets=both)[0] == "supported"
     table.loc[1, ["AUC", "difference", "low", "high"]] = float("nan")
     assert verdict("ALT_ctr gains whatever", backbones=table)[0] == "not tested"
 
@@ -63,7 +89,7 @@ def test_a_table_that_was_written_and_read_gives_the_same_verdict() -> None:
     assert found.equals(table)
     text = "ALT_ctr gains whatever"
     assert verdict(text, backbones=found) == verdict(text, backbones=table)
-    assert verdict(text, backbones=found)[0] == "held"
+    assert verdict(text, backbones=found)[0] == "supported"
 
 
 def test_what_leaving_out_should_cost_lies_below_0() -> None:
@@ -72,8 +98,9 @@ def test_what_leaving_out_should_cost_lies_below_0() -> None:
     def judge(against: str = "MLM + MTM + ICL", **changed: tuple[float, float]) -> str:
         return verdict("Each loss", losses=study(against, **three | changed))[0]
 
-    assert judge() == "held"
-    assert judge(without_ICL=(0.1, 0.2)) == "not held"
+    assert judge() == "supported"
+    assert judge(without_ICL=(0.1, 0.2)) == "contradicted"
+    assert judge(without_ICL=(-0.1, 0.2)) == "undecided"
     assert judge("ID-based model (raw)") == "not tested"
     del three["without_ICL"]
     assert judge() == "not tested"
@@ -81,20 +108,27 @@ def test_what_leaving_out_should_cost_lies_below_0() -> None:
 
 def test_the_best_model_is_alone_the_best() -> None:
     models = pd.DataFrame({"setting": ["DCNv2", "ALT_both"], "AUC": [0.7, 0.8], "best": ["", "●"]})
-    assert verdict("ALT_both is the best", all_models=models)[0] == "held"
+    assert verdict("ALT_both is the best", all_models=models)[0] == "supported"
     models.loc[2] = ["P5", float("nan"), ""]  # it may be better
     assert verdict("ALT_both is the best", all_models=models)[0] == "not tested"
     models["best"] = "●"
-    here, figures = verdict("ALT_both is the best", all_models=models)
-    assert here == "not held" and "without P5" in figures
+    word, figures = verdict("ALT_both is the best", all_models=models)
+    assert word == "undecided" and "without P5" in figures
+    models["best"] = ["●", "", ""]
+    assert verdict("ALT_both is the best", all_models=models)[0] == "contradicted"
 
 
-def test_the_improvement_counts_only_beside_an_interval_above_0() -> None:
-    line = {"variant": "ALT_both", "AUC − raw": 0.02, "low": 0.01, "high": 0.03, "RelaImpr.": 0.06}
-    line["seeds improved"] = "1 of 1"
-    assert verdict("ALT improves", main=pd.DataFrame([line]))[0] == "held"
-    assert verdict("ALT improves", main=pd.DataFrame([line | {"low": -0.01}]))[0] == "not held"
-    assert verdict("ALT improves", main=pd.DataFrame([line | {"RelaImpr.": 0.05}]))[0] == "not held"
+def test_the_improvement_is_judged_by_its_interval() -> None:
+    """Raw has an AUC of 0.6, so that a difference of 0.01 is a RelaImpr. of 10 %."""
+
+    def word(low: float, high: float) -> str:
+        middle = (low + high) / 2
+        line = {"variant": "ALT_both", "AUC − raw": middle, "low": low, "high": high}
+        return verdict("ALT improves", main=pd.DataFrame([line | {"RelaImpr.": middle / 0.1}]))[0]
+
+    assert word(0.006, 0.008) == "supported"
+    assert word(0.005, 0.008) == "undecided"
+    assert word(0.003, 0.0057) == "contradicted"
 
 
 def test_degeneration_is_seen_at_every_look() -> None:
@@ -106,9 +140,11 @@ def test_degeneration_is_seen_at_every_look() -> None:
         }
     )
     here, figures = verdict("With token-level", degeneration_recovery=curves)
-    assert here == "held" and "token 0.15 50.0%" in figures and "100 rows" in figures
+    assert here == "supported" and "token 0.15 50.0%" in figures and "100 rows" in figures
     curves.loc[1, "with other IDs"] = 0.6
-    assert verdict("With token-level", degeneration_recovery=curves)[0] == "not held"
+    assert verdict("With token-level", degeneration_recovery=curves)[0] == "undecided"
+    curves.loc[0, "with other IDs"] = 0.6
+    assert verdict("With token-level", degeneration_recovery=curves)[0] == "contradicted"
 
 
 def test_a_verdict_names_the_rows_and_seeds_that_it_stands_on() -> None:
@@ -117,38 +153,31 @@ def test_a_verdict_names_the_rows_and_seeds_that_it_stands_on() -> None:
     table = pd.concat(
         [table.assign(seeds=[3, 2], **{"train rows": 5000}), pd.DataFrame([alone | {"AUC": 0.6}])]
     )
-    lines = claims.table({"backbones": table}).set_index("here")
-    assert lines.loc["held", "stands on"] == "backbones, 5,000 train rows, 2 to 3 seeds"
+    lines = claims.table({"backbones": table}).set_index("verdict")
+    assert lines.loc["supported", "stands on"] == "table backbones, 5,000 train rows, 2 to 3 seeds"
     assert set(lines.loc["not tested", "stands on"]) == {"–"}
 
 
-def test_own_words_count_above_what_was_there_before_and_an_even_spread() -> None:
+def test_a_field_draws_on_what_hiding_costs() -> None:
     table = pd.DataFrame(
         {
-            "checkpoint": ["before pretraining", "after pretraining", "after pretraining"],
-            "sentences": ["own", "own", "of other rows"],
-            "own words": [0.10, 0.30, 0.25],
-            "low": [0.09, 0.29, 0.24],
-            "high": [0.11, 0.31, 0.26],
-            "uniform": [0.12, 0.12, 0.12],
-            "read most by": [1, 5, 4],
-            "fields": [8, 8, 8],
+            "masked field": ["age", "genre", "title"],
+            "own words": [0.5, 0.2, 0.0],
+            "low": [0.4, 0.1, -0.1],
+            "high": [0.6, 0.3, 0.1],
+            "of its own": [True, True, False],
+            "own attention": [0.9, 0.0, 0.1],
         }
     )
-    here, figures = verdict("A masked field attends", own_words=table)
-    assert here == "held" and "after 0.300 [0.290, 0.310]" in figures and "0.120" in figures
-    assert "5 of 8 fields" in figures
-    assert verdict("A masked field", own_words=table.assign(fields=10))[0] == "not held"
-    assert verdict("A masked field", own_words=table.assign(uniform=0.3))[0] == "not held"
-    place = table.copy()
-    place.loc[2, "high"] = 0.295
-    assert verdict("A masked field", own_words=place)[0] == "not held"
-    table.loc[0, "high"] = 0.295
-    assert verdict("A masked field", own_words=table)[0] == "not held"
-    assert verdict("A masked field", own_words=table.iloc[1:])[0] == "not tested"
+    word, figures = verdict("A masked field draws", needed_words=table)
+    assert word == "supported" and "2 of 3 fields" in figures
+    assert "genre +0.20 nats [+0.10, +0.30], reads 0% there" in figures
+    assert verdict("A masked", needed_words=table.assign(low=[0.4, -0.1, -0.1]))[0] == "undecided"
+    others = table.assign(low=-0.1, **{"of its own": False})
+    assert verdict("A masked field", needed_words=others)[0] == "contradicted"
 
 
 def test_alignment_may_cost_five_percent_at_serving() -> None:
-    for ratio, expected in ((1.04, "held"), (1.06, "not held")):
+    for ratio, expected in ((1.04, "supported"), (1.06, "contradicted")):
         table = pd.DataFrame({"ALT_ctr / raw": [ratio]})
         assert verdict("ALT_ctr costs no more", same_cost=table)[0] == expected
