@@ -207,7 +207,8 @@ class AlignmentConfig:
         icl, mtm, mlm: whether the loss is trained.
         text_ratio, tabular_ratio: share of the fields masked in the sentence and in the IDs.
         text_masking: whole values ("field"), or value tokens wherever they stand ("token").
-        twins: mask the fields of a twin group together.
+        together: what is masked with a field: "nothing"; its "twins", of which each determines the
+            other; or all fields "determining" it, off which it could be read in the same modality.
         mask_id: a masked ID becomes the field's reserved mask id, or "zero", feature 0 of the
             published code, which is a real one.
         mask_absent: let masks fall on fields that the sentence does not hold, too.
@@ -239,7 +240,7 @@ class AlignmentConfig:
     text_ratio: float = 0.15
     tabular_ratio: float = 0.15
     text_masking: Literal["field", "token"] = "field"
-    twins: bool = False
+    together: Literal["nothing", "twins", "determining"] = "nothing"
     mask_id: Literal["reserved", "zero"] = "reserved"
     mask_absent: bool = False
     mtm_context: Literal["attention", "mean"] = "attention"

@@ -35,7 +35,7 @@ file: {file}
 fields:
   user: {{words: user id, side: user}}
   city: {{side: user}}
-  item: {{words: product name, side: item, twin: product}}
+  item: {{words: product name, side: item}}
   price: {{side: item}}
 rating: click
 timestamp: time

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from altlib.config import LabelRule
+from altlib.faults import nearest
 
 RESERVED = ("rating", "timestamp")
 """Columns of the frame beside the fields."""
@@ -21,17 +22,18 @@ class Field:
         name: column of the frame.
         words: the field's words in the template, "{words} is {value}.".
         side: whether the field describes the user or the item.
-        twin: fields of one twin group determine each other (title and movie id), so a masked
-            one could be read off another in the same modality; None if there is no such field.
         typed: whether all values are numbers, all truth values, or all dates, so that text is one
             of them, too: "2.50" is 2.5, and "true" is True.
+        determined_by: names of the fields from which this one follows, as the genre from the movie
+            id: a masked field can be read off them in the same modality. None until they are found
+            from the data.
     """
 
     name: str
     words: str
     side: Literal["user", "item"]
-    twin: str | None = None
     typed: bool = False
+    determined_by: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,27 @@ class Schema:
                     f"Schema '{self.name}' has a field of the name '{name}', which the frame of a "
                     "data set keeps for itself; call the column something else."
                 )
+        for field in self.fields:
+            for name in field.determined_by or ():
+                if name not in names:
+                    raise ValueError(
+                        f"The field '{field.name}' of '{self.name}' is determined by '{name}', "
+                        f"which is no field; {nearest(name, names)}"
+                    )
 
     @property
     def field_names(self) -> list[str]:
         return [field.name for field in self.fields]
 
-    def twins(self) -> list[list[int]]:
-        """For each field, the positions of the fields of its twin group, itself included."""
-        return [
-            [
-                other
-                for other, candidate in enumerate(self.fields)
-                if other == position or (field.twin is not None and candidate.twin == field.twin)
-            ]
-            for position, field in enumerate(self.fields)
-        ]
+    def together(self, rule: Literal["nothing", "twins", "determining"]) -> list[list[int]]:
+        """For each field the positions of the fields that are masked with it, itself included.
+
+        Args:
+            rule: "determining" fields; "twins", of which each determines the other; or "nothing".
+        """
+        place = {name: position for position, name in enumerate(self.field_names)}
+        by = [{place[name] for name in field.determined_by or ()} for field in self.fields]
+        if rule != "determining":
+            twins = rule == "twins"
+            by = [{g for g in of if twins and f in by[g]} for f, of in enumerate(by)]
+        return [sorted({position, *of}) for position, of in enumerate(by)]

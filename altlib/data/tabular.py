@@ -20,6 +20,12 @@ from altlib.data.spelling import UNKNOWN
 
 SPLITS = ("train", "validation", "test")
 RESERVED = 2  # the mask id and the unknown id of a field
+DETERMINED = 0.95
+"""A field determines another if to guess it by the most frequent value takes away this share of the
+mistakes (Goodman and Kruskal's lambda, 1954). Titles of MovieLens-100K, where a few films share
+one, leave 0.4 % of the mistakes about the movie id; zip codes 8 % of those about the age."""
+LOOKED_AT = 1_000_000
+"""Training rows that `determining` looks at."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,10 @@ class Prepared:
         return Prepared(
             schema=Schema(
                 name=schema["name"],
-                fields=tuple(Field(**field) for field in schema["fields"]),
+                fields=tuple(
+                    Field(**{**field, "determined_by": tuple(field["determined_by"])})
+                    for field in schema["fields"]
+                ),
                 label=LabelRule(
                     rule["positive_from"], tuple(rule["dropped"]), tuple(rule["scale"])
                 ),
@@ -185,6 +194,42 @@ def split_rows(timestamps: np.ndarray, by: Literal["time", "random"], seed: int)
     for part, positions in enumerate(np.split(order, [number * 8 // 10, number * 9 // 10])):
         split[positions] = part
     return split
+
+
+def determining(schema: Schema, rows: np.ndarray) -> Schema:
+    """The schema with the fields of the same side from which each field follows, where it does not
+    say so itself.
+
+    Args:
+        schema: the fields.
+        rows: value indices of training rows [N, F].
+    """
+    if len(rows) > LOOKED_AT:
+        rows = rows[np.random.default_rng(0).permutation(len(rows))[:LOOKED_AT]]
+    fields = [
+        field
+        if field.determined_by is not None
+        else replace(
+            field,
+            determined_by=tuple(
+                other.name
+                for g, other in enumerate(schema.fields)
+                if other.side == field.side and g != f and determines(rows[:, g], rows[:, f])
+            ),
+        )
+        for f, field in enumerate(schema.fields)
+    ]
+    return replace(schema, fields=tuple(fields))
+
+
+def determines(values: np.ndarray, others: np.ndarray) -> bool:
+    """Whether `others` [N] follow from `values` [N]; a value that stands once proves nothing."""
+    places = np.unique(values, return_inverse=True)[1]
+    again = np.bincount(places)[places] > 1
+    table = pd.DataFrame({"value": values[again], "other": others[again]})
+    pairs = table.value_counts().groupby("value").max()
+    mistakes, usual = len(table) - pairs.sum(), len(table) - table["other"].value_counts().max()
+    return len(table) > 0 and usual > 0 and bool(1 - mistakes / usual >= DETERMINED)
 
 
 def check(frame: pd.DataFrame, schema: Schema) -> None:
@@ -294,7 +339,7 @@ def prepare(
     counts[vocabulary.unknown_ids] = 0
 
     prepared = Prepared(
-        schema=schema,
+        schema=determining(schema, indices[part == 0]),
         values=values,
         rows=indices,
         labels=labels,

@@ -54,13 +54,30 @@ function make(kind, attributes = {}, ...children) {
 
 const highest = (panels) => Math.max(1e-9, ...panels.flatMap((panel) => panel.values.flat().map(Math.abs)));
 
+const CAPTIONS = {
+  attention: "in %; a field's own words are underlined",
+  difference: "in %; a field's own words are underlined",
+  need: "what hiding a field's words adds to the loss of a masked field, in nats",
+};
+
 /** A cell in words: from which field to which word, how much, and how that is to an even spread. */
 function told(panel, row, column) {
   const value = panel.values[row][column];
+  if (panel.kind === "need") {
+    const field = panel.rows[row];
+    if (value === null) return `${panel.title}: the ${field} of this row is unknown to the training split.`;
+    return `${panel.title}: without the words of ${panel.columns[column].text}, the loss of ${field} is ${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)} nats.`;
+  }
   const words = `${panel.title}: ${panel.rows[row]} → ${panel.columns[column].text}: `;
   if (panel.kind === "difference") return `${words}${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(3)}`;
   const even = panel.uniform[column];
   return `${words}${value.toFixed(3)}${even > 0 ? ` (×${(value / even).toFixed(1)} uniform)` : ""}`;
+}
+
+/** What stands in a cell: nats, or a share. */
+function figure(panel, value) {
+  if (panel.kind !== "need") return percent(value, panel.kind === "difference");
+  return value === null ? "–" : value.toFixed(2).replace("-", "−");
 }
 
 /** A share as whole per cent; a difference with its sign. */
@@ -82,7 +99,9 @@ function grid(panel, index, view, top, act) {
   const begins = (c) => (starts.has(c) ? "begins" : "");
 
   const head = make("thead");
-  const ends = [["sum", "sum over the words"], ["special", "share of special tokens"]].map(([text, title]) =>
+  const shares = panel.kind !== "need";
+  const sums = shares ? [["sum", "sum over the words"], ["special", "share of special tokens"]] : [];
+  const ends = sums.map(([text, title]) =>
     make("th", { scope: "col", rowspan: flat ? 1 : 2, title, class: text === "sum" ? "begins" : "" }, text));
   const corner = make("th", { scope: "col", rowspan: flat ? 1 : 2 }, "masked field");
   const words = panel.columns.map((column, c) =>
@@ -107,7 +126,7 @@ function grid(panel, index, view, top, act) {
         tabindex: r === 0 && c === 0 ? 0 : -1,
         "data-place": `${index},${r},${c}`,
         "aria-selected": "false",
-      }, percent(value, difference));
+      }, figure(panel, value));
       Object.assign(cell.style, colours);
       cell.addEventListener("mouseenter", () => act.tell(index, r, c));
       cell.addEventListener("focus", () => act.enter(index, r, c));
@@ -115,9 +134,11 @@ function grid(panel, index, view, top, act) {
       cell.addEventListener("keydown", (event) => act.key(event, index, r, c));
       line.append(cell);
     });
-    const sum = panel.values[r].reduce((total, value) => total + value, 0);
-    const signed = panel.kind === "difference";
-    line.append(make("td", { class: "begins" }, percent(sum, signed)), make("td", {}, percent(panel.special[r], signed)));
+    if (shares) {
+      const sum = panel.values[r].reduce((total, value) => total + value, 0);
+      const signed = panel.kind === "difference";
+      line.append(make("td", { class: "begins" }, percent(sum, signed)), make("td", {}, percent(panel.special[r], signed)));
+    }
     body.append(line);
   });
   const foot = make("tfoot");
@@ -127,7 +148,7 @@ function grid(panel, index, view, top, act) {
     foot.append(make("tr", {}, make("th", { scope: "row" }, "uniform"),
       ...levels.map((level, c) => make("td", { class: begins(c) || (c === panel.columns.length ? "begins" : null) }, percent(level)))));
   }
-  const caption = make("caption", {}, `${panel.title} (in %; a field's own words are underlined)`);
+  const caption = make("caption", {}, `${panel.title} (${CAPTIONS[panel.kind]})`);
   return make("div", { class: "scroll" }, make("table", { role: "grid" }, caption, head, body, foot));
 }
 
@@ -219,14 +240,12 @@ function render({ model, el }) {
       cell.setAttribute("aria-selected", "true");
       status.textContent = `Pinned. ${told(view.panels[pinned.panel], pinned.row, pinned.column)}`;
     };
-    const top = highest(view.panels.filter((panel) => panel.kind === "attention"));
+    const top = (kind) => highest(view.panels.filter((panel) => panel.kind === kind));
     root.append(status);
-    view.panels.forEach((panel, index) => {
-      root.append(grid(panel, index, view, panel.kind === "difference" ? highest([panel]) : top, act));
-    });
+    view.panels.forEach((panel, index) => root.append(grid(panel, index, view, top(panel.kind), act)));
     if (view.field !== null) {
       const chance = view.probability === null ? "" : ` ALT_ctr predicts ${view.probability.toFixed(3)}.`;
-      root.append(sentence(view, top), recovered(view), make("p", {}, `Label: ${view.label ? "click" : "no click"}.${chance}`));
+      root.append(sentence(view, top("attention")), recovered(view), make("p", {}, `Label: ${view.label ? "click" : "no click"}.${chance}`));
     }
     root.append(make("p", {}, make("em", {}, view.note)));
     mark();

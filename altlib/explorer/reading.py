@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from scipy.stats import bootstrap
 from torch import Tensor
@@ -26,7 +27,12 @@ from altlib.lab import keys, results, steps
 from altlib.models import plm
 from altlib.models.alignment import Alignment
 
-CAUTION = "Attention says where the model reads, not why it answers."
+CAUTION = (
+    "Attention says where the model reads, not why it answers. What it needs shows when words are "
+    "hidden."
+)
+NEEDS_ROWS = 2_000
+"""Rows over which the means of what is needed are taken at most: each is read once a field."""
 
 
 # --- what a model reads ------------------------------------------------------------------------
@@ -36,7 +42,7 @@ CAUTION = "Attention says where the model reads, not why it answers."
 def attention(model: Alignment, ids: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
     """Cross-attention of each row once for each masked field.
 
-    A field is masked together with its twins if the model was trained so.
+    A field is masked together with others as the model was trained.
 
     Args:
         model: with MTM by cross-attention, in evaluation mode.
@@ -47,14 +53,58 @@ def attention(model: Alignment, ids: Tensor, text: TextBatch) -> tuple[Tensor, T
         Weights over the tokens [B, F, L], and the query that asks for the masked field [B, F, D].
     """
     fields = ids.shape[1]
-    chosen = torch.eye(fields, dtype=torch.bool) if model.twins is None else model.twins
-    masked = torch.where(chosen, model.mask_ids, ids[:, None])  # B, F, F
-    vectors = model.encode_ids(masked.flatten(0, 1)).unflatten(0, (-1, fields))  # B, F, R
+    vectors = masked_vectors(model, ids)
     states = model.encode_text(text.tokens, text.attention)
     read = [model.attend(vectors[:, f], text, states) for f in range(fields)]
     weights = torch.stack([weights for _, weights in read], 1)
     queries = torch.stack([query[:, f] for f, (query, _) in enumerate(read)], 1)
     return weights, queries
+
+
+@torch.inference_mode()
+def dependence(model: Alignment, data: Prepared, ids: Tensor, text: TextBatch) -> Tensor:
+    """How much worse each masked field comes back without the words of each field [B, F, F], in
+    nats: the loss of recovering the field's ID with a field's words masked, less that with the
+    whole sentence.
+
+    A field is masked together with others as the model was trained. NaN stands where its ID is
+    unknown, and so cannot be recovered.
+
+    Args:
+        model: with MTM, in evaluation mode.
+        data: the prepared data set.
+        ids: feature ids [B, F].
+        text: the same rows as sentences.
+    """
+    fields = range(ids.shape[1])
+    vectors = masked_vectors(model, ids)
+    hidden = [(text.field == f) & text.value for f in fields]
+    tokens = torch.stack(
+        [text.tokens, *(text.tokens.masked_fill(h, model.mask_token) for h in hidden)]
+    )
+    states = model.encode_text(tokens.flatten(0, 1), text.attention.repeat(len(tokens), 1))
+    losses = []
+    for of in states.unflatten(0, (len(tokens), -1)):
+        queries = [model.attend(vectors[:, f], text, of)[0][:, f] for f in fields]
+        losses.append(torch.stack([loss(model, data, queries[f], ids[:, f], f) for f in fields], 1))
+    return torch.stack(losses[1:], 2) - losses[0][:, :, None]
+
+
+def loss(model: Alignment, data: Prepared, query: Tensor, truth: Tensor, field: int) -> Tensor:
+    """Negative log-probability of the true ids [B] among the known ones of a field, in nats, from
+    queries [B, D]; NaN for an unknown one."""
+    first, last = data.vocabulary.starts[field : field + 2]
+    own = slice(int(first) + RESERVED, int(last))
+    scores = query @ model.features.weight[own].T + model.feature_bias[own]
+    place = truth - own.start
+    found = F.cross_entropy(scores, place.clamp(min=0), reduction="none")
+    return found.masked_fill(place < 0, torch.nan)
+
+
+def masked_vectors(model: Alignment, ids: Tensor) -> Tensor:
+    """The ID vectors [B, F, R] of ids [B, F], once for each masked field."""
+    masked = torch.where(model.together, model.mask_ids, ids[:, None])  # B, F, F
+    return model.encode_ids(masked.flatten(0, 1)).unflatten(0, (-1, ids.shape[1]))
 
 
 def by_field(weights: Tensor, text: TextBatch) -> Tensor:
@@ -92,6 +142,15 @@ def masses(
     return np.concatenate(found)
 
 
+def needs(model: Alignment, data: Prepared, sentences: TokenTable, rows: np.ndarray) -> np.ndarray:
+    """`dependence` of rows at positions [N]: [N, F, F]."""
+    found = []
+    for part in np.array_split(rows, 1 + len(rows) // 64):
+        ids, text = torch.from_numpy(data.ids(part)), sentences.assemble(data.rows[part])
+        found.append(dependence(model, data, ids, text).numpy())
+    return np.concatenate(found)
+
+
 def own_words(
     checkpoints: Mapping[str, Alignment],
     data: Prepared,
@@ -123,19 +182,14 @@ def own_words(
         if name == aligned and not shuffled:
             mean = average
         own = found[:, told, told].mean(1)
-        interval = bootstrap(
-            (np.bincount(user, own), np.bincount(user)),
-            lambda total, rows, axis: total.sum(axis) / rows.sum(axis),
-            n_resamples=1000, batch=100, method="percentile", paired=True,
-            rng=np.random.default_rng(0),
-        ).confidence_interval  # fmt: skip
+        low, high = over_users(own, user)
         lines.append(
             {
                 "checkpoint": name,
                 "sentences": "of other rows" if shuffled else "own",
                 "own words": own.mean(),
-                "low": interval.low,
-                "high": interval.high,
+                "low": low,
+                "high": high,
                 "uniform": even[told].mean(),
                 "read most by": int((average.argmax(1)[told] == told).sum()),
                 "fields": len(told),
@@ -144,6 +198,57 @@ def own_words(
         )
     words = [field.words for field in data.schema.fields]
     return pd.DataFrame(lines), pd.DataFrame(mean, words, words)
+
+
+def needed_words(
+    model: Alignment, data: Prepared, sentences: TokenTable, rows: np.ndarray
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Whether masked fields need their own words.
+
+    Returns:
+        For each masked field that the sentence holds what hiding its own words adds to its loss, in
+        nats, with a 95 % bootstrap interval over users; the field whose words it needs most;
+        whether these are its own or those of a field that determines it; and the number of rows,
+        of those at `rows`, whose ID is known. And the mean over the rows of what each masked field
+        needs of each field's words [F, F], indexed by words of the fields.
+    """
+    found = needs(model, data, sentences, rows)
+    mean = np.nanmean(found, 0)
+    user = np.unique(data.users(rows), return_inverse=True)[1]
+    words = [field.words for field in data.schema.fields]
+    groups = data.schema.together("determining")
+    lines = []
+    for f in sentence_fields(data.schema, sentences.config):
+        known = ~np.isnan(found[:, f, f])
+        own, most = found[known, f, f], int(mean[f].argmax())
+        low, high = over_users(own, user[known])
+        lines.append(
+            {
+                "masked field": words[f],
+                "own words": own.mean(),
+                "low": low,
+                "high": high,
+                "needs most": words[most],
+                "of its own": most in groups[f],
+                "rows": int(known.sum()),
+            }
+        )
+    return pd.DataFrame(lines), pd.DataFrame(mean, words, words)
+
+
+def over_users(values: np.ndarray, user: np.ndarray) -> tuple[float, float]:
+    """The 95 % bootstrap interval, over users, of the mean of values [N] of users [N]; NaN for a
+    single user."""
+    user = np.unique(user, return_inverse=True)[1]
+    if not user.any():
+        return np.nan, np.nan
+    found = bootstrap(
+        (np.bincount(user, values), np.bincount(user)),
+        lambda total, rows, axis: total.sum(axis) / rows.sum(axis),
+        n_resamples=1000, batch=100, method="percentile", paired=True,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return tuple(found.confidence_interval)
 
 
 def even_masses(data: Prepared, sentences: TokenTable, rows: np.ndarray) -> np.ndarray:
@@ -231,6 +336,13 @@ def panel(
         "uniform": (sizes * level).round(5).tolist(),
         "special": (weights.sum(1) - values.sum(1)).clip(min=0).round(5).tolist(),
     }
+
+
+def need(title: str, values: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """A map of what each masked field needs of the words of each field [F, F], in nats."""
+    shown = [[None if np.isnan(v) else round(float(v), 4) for v in line] for line in values]
+    columns = [{"text": name, "group": name} for name in names]
+    return {"title": title, "kind": "need", "rows": names, "columns": columns, "values": shown}
 
 
 def difference(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
@@ -337,10 +449,12 @@ class Reader:
         text = self.sentences.assemble(self.data.rows[[position]])
         ids = torch.from_numpy(self.data.ids(np.array([position])))
         words = Words.of(text, self.tokenizer, pieces)
-        panels, recovered = [], []
+        panels, needed, recovered = [], [], []
         for name in [checkpoint] + ([other] if other else []):
             model = self.checkpoints[name]
             weights, queries = attention(model, ids, text)
+            lost = dependence(model, self.data, ids, text)[0].numpy()
+            needed.append(need(f"{name}, needed words", lost, self.names))
             panels.append(panel(name, weights[0].numpy(), self.names, words, text))
             recovered.append(
                 {
@@ -353,6 +467,7 @@ class Reader:
             )
         if other:
             panels.append(difference(*panels[::-1]))
+        panels += needed
         chance = self.probabilities.get(position)
         truth = self.data.words[self.data.rows[position][field]]
         return {
@@ -368,8 +483,9 @@ class Reader:
 
     def corpus(self, rows: np.ndarray, checkpoint: str, other: str | None = None) -> dict[str, Any]:
         """Mean attention of fields on the words of fields over rows, as `row` gives that of one."""
-        panels = []
+        panels, needed = [], []
         even = even_masses(self.data, self.sentences, rows)
+        some = np.sort(np.random.default_rng(0).permutation(rows)[:NEEDS_ROWS])
         told = sentence_fields(self.data.schema, self.sentences.config)
         for name in [checkpoint] + ([other] if other else []):
             model = self.checkpoints[name]
@@ -378,6 +494,9 @@ class Reader:
                 for shuffled in (False, True)
             )
             own, other_own = (of.diagonal()[told].mean() for of in (mean, others))
+            lost = np.nanmean(needs(model, self.data, self.sentences, some), 0)
+            title = f"{name}, needed words, mean of {len(some):,} rows"
+            needed.append(need(title, lost, self.names))
             panels.append(
                 {
                     "title": f"{name}: {own:.3f} on own words ({other_own:.3f} with sentences of "
@@ -392,6 +511,7 @@ class Reader:
             )
         if other:
             panels.append(difference(*panels[::-1]))
+        panels += needed
         return {"field": None, "panels": panels, "recovered": [], "note": CAUTION}
 
 

@@ -111,10 +111,10 @@ class Alignment(nn.Module):
         self.noise = losses.Noise(
             torch.from_numpy(np.array(data.counts)), starts, config.noise == "field"
         )
-        groups = data.schema.twins() if config.twins else []
-        twins = [[g in group for g in range(self.fields)] for group in groups]
         # Masks are drawn on the host, so what they depend on stays there.
-        self.twins = torch.tensor(twins) if twins else None
+        self.together = torch.eye(self.fields, dtype=torch.bool)
+        for field, others in enumerate(data.schema.together(config.together)):
+            self.together[field, others] = True
         self.unknown_ids = torch.from_numpy(data.vocabulary.unknown_ids)
         reserved = torch.from_numpy(data.vocabulary.mask_ids)
         # Feature 0 of the published code is an ordinary value of the first field.
@@ -159,13 +159,13 @@ class Alignment(nn.Module):
         allowed = torch.ones_like(present) if self.config.mask_absent else present
         if avoided is not None:
             allowed = allowed & ~avoided
-        chosen = masking.choose_fields(allowed, self.config.text_ratio, self.twins, generator)
+        chosen = masking.choose_fields(allowed, self.config.text_ratio, self.together, generator)
         return masking.tokens_of(chosen, text.field, text.value)
 
     def mask_fields(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draws the masked fields of the IDs [B, F] bool; never one that is unknown."""
         known = ids != self.unknown_ids
-        return masking.choose_fields(known, self.config.tabular_ratio, self.twins, generator)
+        return masking.choose_fields(known, self.config.tabular_ratio, self.together, generator)
 
     def mask(self, ids: Tensor, chosen: Tensor) -> Tensor:
         """ids [B, F] with the chosen fields [B, F] masked."""

@@ -16,7 +16,7 @@ def number_masked(fields: int, ratio: float) -> int:
 def choose_fields(
     allowed: Tensor,
     ratio: float,
-    twins: Tensor | None = None,
+    together: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draws the masked fields of each row.
@@ -24,7 +24,7 @@ def choose_fields(
     Args:
         allowed: fields that may be masked [B, F] bool; a row with too few of them masks fewer.
         ratio: share of the F fields to mask.
-        twins: twins[f, g] says that masking f also masks g [F, F] bool; None masks f alone.
+        together: together[f, g] says that masking f also masks g [F, F] bool; None masks f alone.
         generator: source of the draw; None is torch's own.
 
     Returns:
@@ -37,8 +37,8 @@ def choose_fields(
     if number:
         chosen.scatter_(1, order.topk(number, dim=1, largest=False).indices, True)
     chosen &= allowed
-    if twins is not None:
-        chosen = (chosen.float() @ twins.float() > 0) & allowed
+    if together is not None:
+        chosen = (chosen.float() @ together.float() > 0) & allowed
     return chosen
 
 

@@ -28,3 +28,19 @@ def test_the_frames_own_names_are_reserved(name: str) -> None:
     fields = (Field(name, "words", "user"), Field("item", "item", "item"))
     with pytest.raises(ValueError, match=f"'{name}', which the frame of a data set keeps"):
         Schema("mine", fields, LabelRule(4))
+
+
+def test_a_field_is_masked_with_its_twins_or_with_all_that_determine_it() -> None:
+    by = {"user": (), "age": ("user",), "item": ("title",), "title": ("item",),
+          "genre": ("item", "title")}  # fmt: skip
+    fields = [Field(name, name, "user", determined_by=others) for name, others in by.items()]
+    schema = Schema("mine", tuple(fields), LabelRule(4))
+    assert schema.together("nothing") == [[0], [1], [2], [3], [4]]
+    assert schema.together("twins") == [[0], [1], [2, 3], [2, 3], [4]]
+    assert schema.together("determining") == [[0], [0, 1], [2, 3], [2, 3], [2, 3, 4]]
+
+
+def test_what_determines_a_field_is_a_field() -> None:
+    fields = (Field("item", "item", "item"), Field("genre", "genre", "item", False, ("itm",)))
+    with pytest.raises(ValueError, match=r"determined by 'itm', which is no field; .* 'item'"):
+        Schema("mine", fields, LabelRule(4))

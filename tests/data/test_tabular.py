@@ -9,7 +9,7 @@ import pytest
 from altlib.config import LabelRule
 from altlib.data.frame import Dataset
 from altlib.data.schema import Field, Schema
-from altlib.data.tabular import Prepared, label, prepare, split_rows
+from altlib.data.tabular import Prepared, determines, label, prepare, split_rows
 
 SCHEMA = Schema(
     "small",
@@ -186,3 +186,41 @@ def test_one_class_in_a_split_is_an_error() -> None:
 def test_too_few_rows_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least 10 rows; 4 are left"):
         prepare(frame(4), SCHEMA)
+
+
+def test_what_determines_a_field_is_found_from_the_training_rows() -> None:
+    rng = np.random.default_rng(0)
+    number = 2000
+    item = rng.integers(20, size=number)
+    user = rng.integers(30, size=number)
+    columns = {
+        "user": user,
+        "age": user % 5,
+        "item": item,
+        "title": np.where(item == 1, 0, item),  # two items share a title
+        "genre": item % 4,
+        "place": np.where(rng.random(number) < 0.8, item % 6, 5),  # mostly, which is not enough
+        "kind": np.zeros(number, int),  # of a single value: nothing is to be told
+    }
+    made = pd.DataFrame(
+        {name: pd.Categorical([f"v{v}" for v in of]) for name, of in columns.items()}
+    )
+    made = made.assign(rating=rng.choice([1.0, 5.0], number), timestamp=np.arange(number))
+    sides = dict.fromkeys(columns, "item") | {"user": "user", "age": "user"}
+    fields = [Field(name, name, side) for name, side in sides.items()]  # type: ignore[arg-type]
+    fields[4] = Field("genre", "genre", "item", determined_by=("title",))
+    data = prepare(made, Schema("small", tuple(fields), SCHEMA.label))
+    assert {field.name: field.determined_by for field in data.schema.fields} == {
+        "user": (),
+        "age": ("user",),
+        "item": ("title",),
+        "title": ("item",),
+        "genre": ("title",),  # as declared
+        "place": (),
+        "kind": (),
+    }
+
+
+def test_a_value_that_stands_once_determines_nothing() -> None:
+    assert not determines(np.arange(50), np.arange(50) % 7)
+    assert determines(np.arange(50) // 2, np.arange(50) // 2 % 7)

@@ -65,20 +65,22 @@ def test_a_row_of_the_map_is_a_pass_with_that_field_masked(
     torch.testing.assert_close(weights.sum(2), torch.ones(weights.shape[:2]))
 
 
-def test_twins_are_masked_together(reader: Reader, model: Alignment, rows: np.ndarray) -> None:
+def test_fields_are_masked_together_as_in_training(
+    reader: Reader, model: Alignment, rows: np.ndarray
+) -> None:
     ids, batch = case(reader, rows)
     plain, _ = reading.attention(model, ids, batch)
-    twins = torch.eye(ids.shape[1], dtype=torch.bool)
-    twins[0, 1] = twins[1, 0] = True
-    model.twins = twins
+    apart, pairs = model.together, torch.eye(ids.shape[1], dtype=torch.bool)
+    pairs[0, 1] = pairs[1, 0] = True
+    model.together = pairs
     try:
         together, _ = reading.attention(model, ids, batch)
-        masked = torch.where(twins[0], model.mask_ids, ids)
+        masked = torch.where(pairs[0], model.mask_ids, ids)
         with torch.no_grad():
             states = model.encode_text(batch.tokens, batch.attention)
             _, expected = model.attend(model.encode_ids(masked), batch, states)
     finally:
-        model.twins = None
+        model.together = apart
     torch.testing.assert_close(together[:, 0], expected)
     torch.testing.assert_close(together[:, 2:], plain[:, 2:])
 
@@ -147,6 +149,50 @@ def test_words_of_byte_level_tokens(byte_level: object) -> None:
     assert words.texts == ["gender", "is", "male.", "city", "is", "Bonn."]
 
 
+def test_what_a_field_needs_is_what_hiding_words_costs(
+    reader: Reader, model: Alignment, rows: np.ndarray
+) -> None:
+    data = reader.data
+    ids, batch = case(reader, rows)
+    found = reading.dependence(model, data, ids, batch)
+    f, g = 1, 5  # a masked field, and one whose words are hidden
+    first, last = int(data.vocabulary.starts[f]) + 2, int(data.vocabulary.starts[f + 1])
+
+    def loss(tokens: torch.Tensor) -> torch.Tensor:
+        masked = ids.clone()
+        masked[:, f] = model.mask_ids[f]
+        states = model.encode_text(tokens, batch.attention)
+        query, _ = model.attend(model.encode_ids(masked), batch, states)
+        scores = query[:, f] @ model.features.weight.T + model.feature_bias
+        chances = scores[:, first:last].log_softmax(1)
+        return -chances.gather(1, (ids[:, f] - first).clamp(min=0)[:, None]).squeeze(1)
+
+    with torch.no_grad():
+        hidden = (batch.field == g) & batch.value
+        expected = loss(batch.tokens.masked_fill(hidden, model.mask_token)) - loss(batch.tokens)
+    known = ids[:, f] >= first
+    torch.testing.assert_close(found[known, f, g], expected[known], atol=1e-5, rtol=1e-4)
+    assert found[:, f].isnan().all(1).equal(~known)
+    torch.testing.assert_close(
+        torch.from_numpy(reading.needs(model, data, reader.sentences, rows)), found,
+        equal_nan=True, atol=1e-5, rtol=1e-4,
+    )  # fmt: skip
+
+
+def test_needed_words_are_told_of_each_field(reader: Reader, model: Alignment) -> None:
+    rows = reader.data.of("test")
+    table, mean = reading.needed_words(model, reader.data, reader.sentences, rows)
+    assert list(table["masked field"]) == reader.names == list(mean.columns)
+    assert (table["low"] <= table["own words"]).all() and (
+        table["own words"] <= table["high"]
+    ).all()
+    for f, line in table.iterrows():
+        assert line["needs most"] == mean.loc[line["masked field"]].idxmax()
+        assert line["own words"] == pytest.approx(mean.iloc[f, f], abs=1e-6)  # type: ignore[index]
+    genre = table.set_index("masked field").loc["genre"]
+    assert genre["of its own"] == (genre["needs most"] in ("item id", "title", "genre"))
+
+
 def test_recovered_values_are_the_field_s_own(reader: Reader, model: Alignment) -> None:
     data = reader.data
     query = model.features.weight[int(data.vocabulary.starts[1]) + 3].detach() * 100
@@ -172,7 +218,10 @@ def test_recovered_words_see_none_of_the_value(
 
 def test_a_view_is_plain_and_compares_on_the_same_words(reader: Reader, rows: np.ndarray) -> None:
     view = reader.row(int(rows[0]), 1, "before pretraining", "after pretraining")
-    first, second, less = view["panels"]
+    first, second, less, *needed = view["panels"]
+    assert [panel["title"] for panel in needed] == [
+        "before pretraining, needed words", "after pretraining, needed words",
+    ]  # fmt: skip
     assert less["kind"] == "difference" and first["columns"] == second["columns"]
     expected = np.array(first["values"]) - np.array(second["values"])
     np.testing.assert_allclose(less["values"], expected, atol=1e-4)
@@ -201,12 +250,11 @@ def test_checkpoints_are_the_models_they_are_named_after(reader: Reader) -> None
 
 def test_controls_choose_what_is_shown(reader: Reader) -> None:
     shown = Explorer(reader, reader.data.of("test"))
-    assert (
-        shown.checkpoint.value == "after finetuning ALT_both" and len(shown.map.view["panels"]) == 1
-    )
+    assert shown.checkpoint.value == "after finetuning ALT_both"
+    assert [panel["kind"] for panel in shown.map.view["panels"]] == ["attention", "need"]
     shown.map.pinned = {"panel": 0}
     shown.other.value = "before pretraining"
-    assert len(shown.map.view["panels"]) == 3 and shown.map.pinned is None
+    assert len(shown.map.view["panels"]) == 5 and shown.map.pinned is None
     shown.field.value = 2
     assert shown.map.view["field"] == 2
     chances = []

@@ -74,7 +74,8 @@ def losses(case: Case, model: Alignment) -> dict[str, float]:
         ({"negatives": 5}, {"mtm"}),
         ({"contrast": "dot"}, {"icl"}),
         ({"temperature": 0.7}, {"icl"}),
-        ({"twins": True}, {"mtm", "mlm"}),
+        ({"together": "twins"}, {"mtm", "mlm"}),
+        ({"together": "determining"}, {"mtm", "mlm"}),
         ({"plm_passes": 1}, {"icl", "mtm", "mlm"}),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "-".join(sorted(value)),
@@ -143,11 +144,11 @@ def test_a_gpu_gives_the_losses_of_the_cpu(
 
 
 @pytest.mark.parametrize("masking", ["field", "token"])
-@pytest.mark.parametrize("twins", [False, True])
-def test_a_single_pass_masks_no_field_twice(case: Case, masking: str, twins: bool) -> None:
+@pytest.mark.parametrize("together", ["nothing", "twins", "determining"])
+def test_a_single_pass_masks_no_field_twice(case: Case, masking: str, together: str) -> None:
     _, _, ids, text = case
     config = AlignmentConfig(
-        plm_passes=1, text_ratio=0.5, tabular_ratio=0.5, text_masking=masking, twins=twins
+        plm_passes=1, text_ratio=0.5, tabular_ratio=0.5, text_masking=masking, together=together
     )  # type: ignore[arg-type]
     model = build(case, config)
     masks = model.draw_masks(ids, text)

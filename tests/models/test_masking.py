@@ -31,10 +31,10 @@ def test_every_field_has_the_same_chance() -> None:
     assert torch.allclose(chosen.float().mean(0), torch.full((8,), 1 / 8), atol=0.01)
 
 
-def test_twins_are_masked_together() -> None:
-    twins = torch.eye(4, dtype=torch.bool)
-    twins[1, 3] = twins[3, 1] = True
-    chosen = masking.choose_fields(torch.ones(500, 4, dtype=torch.bool), 0.25, twins)
+def test_fields_are_masked_together() -> None:
+    together = torch.eye(4, dtype=torch.bool)
+    together[1, 3] = together[3, 1] = True
+    chosen = masking.choose_fields(torch.ones(500, 4, dtype=torch.bool), 0.25, together)
     assert torch.equal(chosen[:, 1], chosen[:, 3])
     assert set(chosen.sum(1).tolist()) == {1, 2}
 

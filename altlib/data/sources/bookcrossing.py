@@ -23,11 +23,11 @@ SCHEMA = Schema(
         Field("user_id", "user id", "user"),
         Field("location", "location", "user"),
         Field("age", "age", "user"),
-        Field("isbn", "ISBN", "item", twin="book"),
-        Field("title", "title", "item", twin="book"),
-        Field("author", "author", "item", twin="book"),
-        Field("year", "publication year", "item", twin="book"),
-        Field("publisher", "publisher", "item", twin="book"),
+        Field("isbn", "ISBN", "item"),
+        Field("title", "title", "item"),
+        Field("author", "author", "item"),
+        Field("year", "publication year", "item"),
+        Field("publisher", "publisher", "item"),
     ),
     label=LabelRule(positive_from=8, dropped=(0,), scale=(0, 10)),  # 0 is implicit
 )

@@ -4,14 +4,16 @@
     fields:
       user: {words: user id, side: user}
       city: {side: user}
-      product: {words: product name, side: item, twin: product}
+      product: {words: product name, side: item}
+      category: {side: item, determined_by: [product]}
     rating: stars
     label: {positive_from: 4, dropped: [3], scale: [1, 5]}
     timestamp: time
 
 `words` are the column's name unless said otherwise. Without `label` a rating of 1 is a click and 0
 is none; without `timestamp` the profile has to say `split: random`. Each side begins with its key:
-what is cold is judged by it. `file` is found from the folder of the YAML file.
+what is cold is judged by it. What determines a field is found from the data unless it is said.
+`file` is found from the folder of the YAML file.
 """
 
 from dataclasses import field
@@ -53,7 +55,7 @@ class Column:
 
     side: Literal["user", "item"]
     words: str | None = None
-    twin: str | None = None
+    determined_by: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -232,7 +234,7 @@ def read(raw: Raw) -> Dataset:
         for name, column in described.fields.items():
             columns[name], typed, doubts = spellings(path.name, frame[name])
             told = column.words or name.replace("_", " ")
-            fields.append(Field(name, told, column.side, column.twin, typed))
+            fields.append(Field(name, told, column.side, typed, column.determined_by))
             odd += doubts
     except ValueError as error:
         raise ValueError(f"{path.name}, {error}") from None

@@ -24,8 +24,8 @@ file: clicks.csv
 fields:
   user: {words: user id, side: user}
   home_town: {side: user}
-  product: {words: product name, side: item, twin: product}
-  code: {side: item, twin: product}
+  product: {words: product name, side: item}
+  code: {side: item, determined_by: [product]}
 rating: stars
 label: {positive_from: 4, dropped: [3], scale: [1, 5]}
 timestamp: time
@@ -56,7 +56,7 @@ def test_columns_become_fields(tmp_path: Path) -> None:
     assert [field.words for field in data.schema.fields] == [
         "user id", "home town", "product name", "code",
     ]  # fmt: skip
-    assert data.schema.twins() == [[0], [1], [2, 3], [2, 3]]
+    assert [field.determined_by for field in data.schema.fields] == [None, None, None, ("product",)]
     assert data.schema.label == LabelRule(4, (3,), (1, 5))
     assert set(data.provenance["sha256"]) == {"mine.yaml", "clicks.csv"}
     assert data.provenance["warnings"] == []
@@ -116,7 +116,7 @@ def test_a_relative_path_is_found_from_any_folder(
         ("home_town:", "no:", "mine.yaml: line 4: the name no is not text in YAML"),
         ("home_town:", "2024-05-31:", "line 4: the name 2024-05-31 is not text in YAML"),
         ("home_town:", "user:", "line 4: the entry 'user' is already in line 3"),
-        ("side: item,", "side: item, side: user,", "line 5: the entry 'side' is already in line 5"),
+        ("side: item,", "side: item, side: user,", "line 6: the entry 'side' is already in line 6"),
         ("timestamp: time", "rating: time", "line 9: the entry 'rating' is already in line 7"),
         ("timestamp: time", "timestamp: on", "mine.yaml: 'timestamp' is True, which is not text"),
         ("words: user id", "words: 5", "mine.yaml: 'fields.user.words' is 5, which is not text"),
