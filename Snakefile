@@ -32,15 +32,16 @@ if re.search(r"^-|[{}/\n]", PROFILE):  # Snakemake takes braces for wildcards
         f"The name of the profile {PROFILE!r} begins with - or holds one of {{ }} / or a line's "
         "end; rename its file."
     )
+TUNING = "ALTLIB_TUNE" in os.environ
 try:
-    PLAN = jobs.plan(PROFILE)
+    PLAN = jobs.tuning(PROFILE) if TUNING else jobs.plan(PROFILE)
 except (ValueError, OSError) as error:
     sys.exit(f"altlib: {error}")
 # Only the first process has these: what a cluster starts reads this file, too.
 if parent := os.environ.pop("ALTLIB_PARENT", None):
     end_with(int(parent))
     if os.environ.pop("ALTLIB_DRY", None):
-        print(outlook(PLAN))
+        print(jobs.listed(PLAN) if TUNING else outlook(PLAN))
     else:
         jobs.clear(PLAN)
 
@@ -92,7 +93,7 @@ localrules:
 
 rule all:
     input:
-        expand(STAMP, notebook=NOTEBOOKS),
+        stamps(name for name in JOBS if name.startswith("tune/")) if TUNING else expand(STAMP, notebook=NOTEBOOKS),
 
 
 rule data:
@@ -130,6 +131,18 @@ rule finetune:
     priority: lambda wildcards: 900 - JOBS.index(f"finetune/{wildcards.job}")
     shell:
         "exec {PYTHON} {RUN} --job finetune/{wildcards.job}"
+
+
+rule tune:
+    input:
+        lambda wildcards: ancient(stamps(PLAN.jobs[f"tune/{wildcards.job}"].needs)),
+    output:
+        "artifacts/jobs/tune/{job}.json",
+    threads: THREADS
+    retries: 1
+    priority: lambda wildcards: 900 - JOBS.index(f"tune/{wildcards.job}")
+    shell:
+        "exec {PYTHON} {RUN} --job tune/{wildcards.job}"
 
 
 rule notebook:

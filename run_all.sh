@@ -2,6 +2,7 @@
 # Makes the environment if there is none, then runs a profile or the tests.
 #   ./run_all.sh [PROFILE] [arguments for snakemake, e.g. --dry-run]   PROFILE: a file of config/, default quick
 #   ./run_all.sh PROFILE --show    prints the whole of a profile, with what it extends
+#   ./run_all.sh PROFILE --tune    chooses the settings of its rows on the validation split, by trials
 #   ./run_all.sh test [arguments for pytest]
 # Ctrl-C and kill end everything that it has started; the same command goes on where it stopped.
 set -euo pipefail
@@ -20,7 +21,7 @@ profiles=$(for file in config/*.yaml; do printf "'%s' " "$(basename "$file" .yam
 what=quick
 case ${1:-} in
   -h | --help)
-    sed -n '2,6s/^# *//p' "$0"
+    sed -n '2,7s/^# *//p' "$0"
     echo "Profiles: ${profiles}"
     exit
     ;;
@@ -117,6 +118,12 @@ fi
 # --- a profile ---------------------------------------------------------------------------------
 
 case " $* " in *" --show "*) exec python -m altlib.profile "$what" ;; esac
+tune=
+for argument; do
+  shift
+  if [ "$argument" = --tune ]; then tune=yes; else set -- "$@" "$argument"; fi
+done
+[ -z "$tune" ] || export ALTLIB_TUNE=yes
 case " $* " in *" -n "* | *" --dry-run "* | *" --dryrun "*) dry=yes ;; *) dry= ;; esac
 [ -n "$dry" ] || lock .running python "is running"
 cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -128,6 +135,7 @@ ALTLIB_PROFILE=$what ALTLIB_PARENT=$$ ALTLIB_DRY=$dry ALTLIB_CALL=$(date +%s)-$$
 wait $! ||
   die "the profile '$what' did not finish (see above); run the same command again to go on where it stopped"
 [ -z "$dry" ] || exit 0
+[ -z "$tune" ] || exec python -m altlib.lab.tune "$what"
 reports=reports/$what
 if [ -f "$reports/tables/main.md" ]; then
   echo

@@ -1,6 +1,8 @@
 """Profiles as YAML files, and the runs that they name.
 
-A profile may extend another; null removes an entry, and a grid makes a study's settings.
+A profile may extend another; null removes an entry, and a grid makes a study's settings. What
+tuning chose for config/NAME.yaml stands in config/tuned/NAME.yaml and goes before the profile's own
+entries; a profile that extends it, and a setting of a study, go before both.
 `./run_all.sh PROFILE --show` prints the whole of what a profile comes to.
 """
 
@@ -9,11 +11,12 @@ import itertools
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
+from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass
 
 from altlib import store
@@ -35,6 +38,8 @@ from altlib.faults import checked, entries, nearest
 from altlib.store import PROJECT
 
 read = store.remembered(entries)
+
+Config = TypeVar("Config")
 
 
 # --- what a profile holds ----------------------------------------------------------------------
@@ -104,6 +109,45 @@ class Study:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Range:
+    """Numbers from `low` to `high`, drawn by their logarithms if `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"A range from {self.low:g} to {self.high:g} must rise.")
+        if self.log and self.low <= 0:
+            raise ValueError(f"A logarithmic range cannot begin at {self.low:g}.")
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+Choice = bool | int | float | str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Tuning:
+    """How the rows of the tables are tuned, all alike, by the AUC of the validation split.
+
+    Attributes:
+        space: what each entry of the profile may be, by its path, as "finetuning.ctr.rate": a range
+            or a list of choices. A row searches the entries that it reads and does not fix.
+        trials: of each row; the first has the profile's own values.
+        studies: whose settings are tuned, beside the variants of the main table.
+        base: entries to put in place of the profile's in all trials, as a share of the rows.
+    """
+
+    space: dict[str, Range | Annotated[list[Choice], Limits(min_length=2)]]
+    trials: Count = 12
+    studies: list[str] = field(default_factory=list)
+    base: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
 class Profile:
     """Numbers and names of a whole reproduction, read from config/<name>.yaml.
 
@@ -113,6 +157,8 @@ class Profile:
         preset: "corrected", or "published" for the published code's choices.
         alpha: mixture of `ALT_both`.
         studies: for notebooks 07 to 11, by the notebook's and the study's name.
+        tuning: how tuning chooses what stands in `tuned`.
+        tuned: for each variant, entries in place of the profile's.
         threads: processor threads of a training; results are the same to the last digit on
             machines with more cores, which train several at once.
         processes: processes (GPUs) on each machine that share a pretraining.
@@ -131,6 +177,8 @@ class Profile:
     alpha: Literal["sigmoid", "free"] = "sigmoid"
     preset: Literal["corrected", "published"] = "corrected"
     studies: dict[str, dict[str, Study]] = field(default_factory=dict)
+    tuning: Tuning | None = None
+    tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
     threads: Count = 1
     processes: Count = 1
     nodes: Count = 1
@@ -197,11 +245,13 @@ class Profile:
                     )
                 results[name.casefold()] = f"'{setting}'"
 
-    def aligned(self) -> Pretraining:
-        """The pretraining that all aligned variants start from."""
-        return Pretraining(
-            self.data, self.text, self.plm, self.ctr, self.alignment, self.pretraining
-        )
+    def aligned(self, variant: str = "alt_ctr") -> Pretraining:
+        """The pretraining that a variant starts from: that of ALT_ctr, but for what was tuned in
+        the variant's own."""
+        own = self.tuned.get(variant, {})
+        start = {part: of for part, of in own.items() if part in ("alignment", "pretraining")}
+        of = changed(changed(self, self.tuned.get("alt_ctr", {})), start)
+        return Pretraining(of.data, of.text, of.plm, of.ctr, of.alignment, of.pretraining)
 
     def run(self, variant: str, seed: int) -> Finetuning:
         """One finetuning of a variant.
@@ -211,16 +261,16 @@ class Profile:
         """
         if variant not in VARIANTS:
             raise ValueError(f"There is no variant '{variant}'; {nearest(variant, VARIANTS)}")
-        of = VARIANTS[variant]
+        of, whole = VARIANTS[variant], changed(self, self.tuned.get(variant, {}))
         return Finetuning(
             variant=variant,
-            data=self.data,
-            training=replace(getattr(self.finetuning, of.budget), seed=seed),
-            ctr=self.ctr if of.reads_ids else None,
-            text=self.text if of.reads_text else None,
-            plm=self.plm if of.reads_text else None,
-            alpha=self.alpha if of.kind == "both" else None,
-            pretraining=self.aligned() if of.aligned else None,
+            data=whole.data,
+            training=replace(getattr(whole.finetuning, of.budget), seed=seed),
+            ctr=whole.ctr if of.reads_ids else None,
+            text=whole.text if of.reads_text else None,
+            plm=whole.plm if of.reads_text else None,
+            alpha=whole.alpha if of.kind == "both" else None,
+            pretraining=self.aligned(variant) if of.aligned else None,
         )
 
     def runs(self) -> list[Finetuning]:
@@ -301,11 +351,22 @@ def find(name: str, near: Path | None = None) -> Path:
 
 
 def files(path: Path) -> list[Path]:
-    """The file of a profile, and those of the profiles that it extends, one after the other.
+    """The file of a profile, and those of the profiles that it extends, one after the other, each
+    behind what tuning chose for it.
 
     Raises:
         ValueError: one is no profile, or extends itself.
     """
+    return [file for own in chain(path) for file in (chosen(own), own) if file.exists()]
+
+
+def chosen(path: Path) -> Path:
+    """The file of what tuning chose for a profile."""
+    return path.parent / "tuned" / path.name
+
+
+def chain(path: Path) -> list[Path]:
+    """The file of a profile, and those of the profiles that it extends, one after the other."""
     chain = [path]
     while (base := read(chain[-1]).get("extends")) is not None:
         if not isinstance(base, str):
@@ -321,14 +382,18 @@ def files(path: Path) -> list[Path]:
     return chain
 
 
-def content(path: Path) -> dict[str, Any]:
+def content(path: Path, tuned: bool = True) -> dict[str, Any]:
     """The entries of a profile: its own in place of those that it extends, grids as settings.
+
+    Args:
+        path: of its file.
+        tuned: with what tuning chose for it.
 
     Raises:
         ValueError: it is no profile, extends itself, or holds a grid that makes no settings.
     """
     whole: dict[str, Any] = {}
-    for file in reversed(files(path)):
+    for file in reversed(chain(path)):
         own = {"name": file.stem, **read(file)}
         if own["name"] != file.stem:
             raise ValueError(
@@ -336,13 +401,56 @@ def content(path: Path) -> dict[str, Any]:
                 f"'{file.stem}'. Leave the entry out."
             )
         own.pop("extends", None)
-        whole = merged(whole, own)
-    studies = whole.get("studies")
-    for notebook in studies.values() if isinstance(studies, dict) else ():
-        for name, study in notebook.items() if isinstance(notebook, dict) else ():
-            if isinstance(study, dict) and "grid" in study:
-                notebook[name] = with_settings(study, f"{path.name}: the study '{name}'")
-    return whole
+        whole = with_changes(whole, own)
+        if chosen(file).exists() and (tuned or file != path):
+            over = read(chosen(file))
+            known = with_grids(whole, file).get("studies", {})
+            if place := lost(over.get("studies", {}), known):
+                raise ValueError(
+                    f"tuned/{file.name} names '{place}', which {file.name} has not; remove it "
+                    f"there, or tune anew: ./run_all.sh {file.stem} --tune."
+                )
+            whole = merged(whole, over)
+    return with_grids(whole, path)
+
+
+def lost(chosen: Mapping[str, Any], studies: Mapping[str, Any]) -> str:
+    """The first notebook, study or setting in what tuning chose that is not among the studies."""
+    for name, of in chosen.items():
+        if name not in studies:
+            return name
+        if name != "tuned" and (found := lost(of, {"tuned": {}, **studies[name]})):
+            return found
+    return ""
+
+
+def with_changes(entries: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of a profile with others in place, also of what tuning chose."""
+    tuned = entries.get("tuned")
+    if isinstance(tuned, Mapping):
+        kept = {variant: lacking(of, changes) for variant, of in tuned.items()}
+        entries = {**entries, "tuned": kept}
+    return merged(entries, changes)
+
+
+def lacking(entries: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `entries` that `others` do not hold, level by level."""
+    rest = {}
+    for name, value in entries.items():
+        if isinstance(value, Mapping) and isinstance(others.get(name, {}), Mapping):
+            rest[name] = lacking(value, others.get(name, {}))
+        elif name not in others:
+            rest[name] = value
+    return rest
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A configuration with entries in place, nested as in it."""
+    new = {}
+    for name, value in changes.items():
+        old = getattr(config, name)
+        new[name] = changed(old, value) if is_dataclass(old) else value
+    return replace(config, **new)  # type: ignore[type-var]
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -359,21 +467,33 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def with_grids(entries: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The entries of a profile with the settings of grids in place of them."""
+    whole = merged(entries, {})
+    studies = whole.get("studies")
+    for notebook in studies.values() if isinstance(studies, dict) else ():
+        for name, study in notebook.items() if isinstance(notebook, dict) else ():
+            if isinstance(study, dict) and "grid" in study:
+                notebook[name] = with_settings(study, f"{path.name}: the study '{name}'")
+    return whole
+
+
 def with_settings(study: dict[str, Any], what: str) -> dict[str, Any]:
     """A study with the settings of its grid: every combination of the values of its entries.
 
     A grid {"name": "text {}, IDs {}", "alignment.text_ratio": [0.15, 0.3], …} holds, beside the
     pattern of the settings' names, lists of values by entry, level by level with dots between.
+    `settings` beside it add entries to those that it makes.
     """
     rest = {name: value for name, value in study.items() if name != "grid"}
     axes = dict(study["grid"]) if isinstance(study["grid"], dict) else {}
     pattern = axes.pop("name", None)
     lists = all(isinstance(values, list) and values for values in axes.values())
     named = isinstance(pattern, str) and pattern.count("{}") == len(axes)
-    if rest.get("settings") or not (axes and lists and named):
+    if not (axes and lists and named):
         raise ValueError(
             f"{what} has a wrong grid: a grid holds a name as 'text {{}}, IDs {{}}', with {{}} for "
-            "each entry, and a list of values for each, and takes the place of settings."
+            "each entry, and a list of values for each."
         )
     settings: dict[str, Any] = {}
     for values in itertools.product(*axes.values()):
@@ -384,10 +504,18 @@ def with_settings(study: dict[str, Any], what: str) -> dict[str, Any]:
             raise ValueError(f"{what} has a wrong grid: it makes the setting '{name}' twice.")
         settings[name] = {}
         for entry, value in zip(axes, values, strict=True):
-            for key in reversed(entry.split(".")):
-                value = {key: value}
-            settings[name] = merged(settings[name], value)
-    return {**rest, "settings": settings}
+            settings[name] = merged(settings[name], nested(entry, value))
+    for name in rest.get("settings") or ():
+        if name not in settings:
+            raise ValueError(f"{what} has a grid, which does not make the setting '{name}'.")
+    return {**rest, "settings": merged(settings, rest.get("settings") or {})}
+
+
+def nested(path: str, value: Any) -> Any:
+    """Entries with a value at a path, whose levels have dots between."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
 
 
 Planned = dict[str, dict[str, list[Finetuning]]]
@@ -405,13 +533,21 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
         ValueError: there is no such profile, or an entry is unknown or of the wrong type.
     """
     path = find(name)
-    return made_of(merged(content(path), changes or {}), path)
+    return made_of(with_changes(content(path), changes or {}), path)
 
 
 def made_of(entries: dict[str, Any], path: Path) -> Profile:
     """The profile of a file's entries; a ValueError says what is wrong with them."""
     preset = PUBLISHED if entries.get("preset") == "published" else {}
-    return checked(merged(preset, entries), path.name, Profile)
+    whole = checked(merged(preset, entries), path.name, Profile)
+    rest = {name: of for name, of in entries.items() if name not in ("studies", "tuned", "tuning")}
+    for variant, of in whole.tuned.items():
+        if variant not in VARIANTS:
+            raise ValueError(
+                f"{path.name}: tuned names the variant '{variant}'; {nearest(variant, VARIANTS)}"
+            )
+        checked(merged(rest, of), f"{path.name}, tuned.{variant}", Profile)
+    return whole
 
 
 def study_runs(profile: str, notebook: str) -> Planned:
@@ -431,7 +567,7 @@ def study_runs(profile: str, notebook: str) -> Planned:
     del entries["studies"]
     planned: Planned = {}
     for name, study in studies[notebook].items():
-        base = merged(entries, study.base)
+        base = with_changes(entries, study.base)
         settings = planned[name] = {
             setting: runs_of(setting, study, base, path) for setting in study.settings
         }
@@ -456,7 +592,7 @@ def runs_of(setting: str, study: Study, base: dict[str, Any], path: Path) -> lis
     changes = dict(study.settings[setting])
     variants = changes.pop("variants", study.variants)
     try:
-        whole = made_of(merged(base, changes), path)
+        whole = made_of(with_changes(base, changes), path)
     except ValueError as error:
         raise ValueError(f"The setting '{setting}' of a study is wrong: {error}") from None
     runs = []

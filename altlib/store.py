@@ -171,9 +171,14 @@ def made(folder: Path) -> Iterator[Path]:
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file, which is whole or as it was, and the folders above it."""
+    write_text(file, json.dumps(content, indent=1))
+
+
+def write_text(file: Path, content: str) -> None:
+    """Writes a file of text, which is whole or as it was, and the folders above it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.unfinished")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    temporary.write_text(content, encoding="utf-8")
     put(temporary, file)
 
 

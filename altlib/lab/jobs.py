@@ -3,7 +3,7 @@
 A job is a pretraining, or finetunings that start from the same weights; a data job fetches and
 prepares what these need. A finetuning that reads sentences is a job of its own. Those of ID-based
 models take seconds, no longer than a process takes to start, and share one; so does a pretraining
-with the only job that starts from it.
+with the only job that starts from it. Tuning has a job for each row of the tables.
 """
 
 import os
@@ -15,7 +15,8 @@ from altlib import store
 from altlib.config import MAIN, VARIANTS, DataConfig, Finetuning, PlmConfig, Pretraining, TextConfig
 from altlib.config import key as hashed
 from altlib.lab.keys import data_key, finetuning_key, pretraining_key, weights_checksum
-from altlib.profile import Profile, load_profile, study_runs
+from altlib.lab.search import Search, searches
+from altlib.profile import Profile, content, find, load_profile, made_of, study_runs
 
 SHARED = 8
 """Finetunings of ID-based models that share a process at most."""
@@ -41,7 +42,7 @@ class Job:
     """
 
     name: str
-    makes: tuple[Inputs | Pretraining | Finetuning, ...]
+    makes: tuple[Inputs | Pretraining | Finetuning | Search, ...]
     needs: tuple[str, ...] = ()
 
     @property
@@ -98,8 +99,29 @@ def plan(name: str) -> Plan:
     return Plan(profile, runs, jobs, shown | {"14_report": list(jobs)})
 
 
-def id_of(made: Inputs | Pretraining | Finetuning) -> str:
+def tuning(name: str) -> Plan:
+    """The jobs that tune a profile.
+
+    Raises:
+        ValueError: the profile is wrong, or says nothing of tuning.
+    """
+    found, path = searches(name), find(name)
+    first = {one.name: one.run(one.first) for one in found}
+    data = fetching(inputs(part) for run in first.values() for part in parts(run))
+    jobs = {job.name: job for job in data.values()}
+    named: dict[str, str] = {}
+    for one in found:
+        needs = [data[first[one.name].data.dataset].name]
+        needs += [named["alt_ctr"]] if one.follows else []
+        named[one.name] = f"tune/{hashed(one.key(), one.trials)}"
+        jobs[named[one.name]] = Job(named[one.name], (one,), tuple(needs))
+    return Plan(made_of(content(path, tuned=False), path), {}, jobs, {})
+
+
+def id_of(made: Inputs | Pretraining | Finetuning | Search) -> str:
     """What tells apart what jobs make."""
+    if isinstance(made, Search):
+        return made.key()
     if isinstance(made, Finetuning):
         return finetuning_key(made)
     if isinstance(made, Pretraining):
@@ -132,11 +154,10 @@ def jobs_of(runs: Iterable[Finetuning], aligned: Pretraining, apart: bool) -> di
     ]
     starts = [bundle[0].pretraining and id_of(bundle[0].pretraining) for bundle in bundles]
     alone = {start for start in starts if start and starts.count(start) == 1 and not apart}
-    data: dict[str, dict[str, Inputs]] = {}
-    for made in [inputs(p) for p in pretrainings.values()] + [inputs(r) for r in distinct.values()]:
-        data.setdefault(made.data.dataset, {})[id_of(made)] = made
-    jobs = [Job(f"data/{hashed([*of])}", tuple(of.values())) for of in data.values()]
-    fetched = dict(zip(data, (job.name for job in jobs), strict=True))
+    everything: list[Pretraining | Finetuning] = [*pretrainings.values(), *distinct.values()]
+    data = fetching(inputs(made) for made in everything)
+    fetched = {dataset: job.name for dataset, job in data.items()}
+    jobs = list(data.values())
     for name, one in pretrainings.items():
         if name not in alone:
             jobs.append(Job(f"pretrain/{name}", (one,), (fetched[one.data.dataset],)))
@@ -149,6 +170,19 @@ def jobs_of(runs: Iterable[Finetuning], aligned: Pretraining, apart: bool) -> di
             needs += (f"pretrain/{start}",)
         jobs.append(Job(f"finetune/{hashed([id_of(made) for made in makes])}", makes, needs))
     return {job.name: job for job in jobs}
+
+
+def fetching(read: Iterable[Inputs]) -> dict[str, Job]:
+    """The data job of each data set, which fetches and prepares what runs read."""
+    data: dict[str, dict[str, Inputs]] = {}
+    for made in read:
+        data.setdefault(made.data.dataset, {})[id_of(made)] = made
+    return {name: Job(f"data/{hashed([*of])}", tuple(of.values())) for name, of in data.items()}
+
+
+def parts(run: Finetuning) -> tuple[Pretraining | Finetuning, ...]:
+    """A run, and the pretraining that it starts from if it has one."""
+    return (run.pretraining, run) if run.pretraining else (run,)
 
 
 def inputs(made: Pretraining | Finetuning) -> Inputs:
@@ -192,3 +226,9 @@ def starter(profile: Profile, python: str) -> str:
     first = "$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)"
     there = f"--rdzv-backend c10d --rdzv-endpoint {first}:29400 --rdzv-id $SLURM_JOB_ID"
     return f"srun {start} --nnodes {profile.nodes} {there}"
+
+
+def listed(plan: Plan) -> str:
+    """The rows that a plan tunes, and how many trials each has, a line each."""
+    rows = [made for job in plan.jobs.values() for made in job.makes if isinstance(made, Search)]
+    return "\n".join(f"{row.name}: {row.trials} trials over {', '.join(row.space)}" for row in rows)

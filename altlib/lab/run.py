@@ -23,6 +23,7 @@ from altlib.config import VARIANTS, Finetuning, Pretraining
 from altlib.data import fetch
 from altlib.faults import nearest
 from altlib.lab import jobs
+from altlib.lab.search import Search
 from altlib.lab.steps import checkpoint_seconds, failure, finetune, prepare, pretrain, sentences
 from altlib.lab.terminal import Lines, end_with
 from altlib.profile import load_profile, study_runs
@@ -54,8 +55,12 @@ def chosen(words: argparse.Namespace) -> Pretraining | Finetuning:
     return runs[words.variant, words.seed]
 
 
-def make(made: jobs.Inputs | Pretraining | Finetuning) -> Any:
+def make(made: jobs.Inputs | Pretraining | Finetuning | Search) -> Any:
     """Finds or makes a part of a job, and returns what there is to say of it."""
+    if isinstance(made, Search):
+        from altlib.lab.tune import tune  # Optuna takes a second to load
+
+        return tune(made)
     if isinstance(made, Pretraining):
         return pretrain(made)
     if isinstance(made, Finetuning):
@@ -126,7 +131,8 @@ def main() -> None:
         checkpoint_seconds()
         if words.job is not None:
             os.environ.setdefault("TQDM_MININTERVAL", "5")
-            job = jobs.plan(words.profile).jobs.get(words.job)
+            plan = jobs.tuning if words.job.startswith("tune/") else jobs.plan
+            job = plan(words.profile).jobs.get(words.job)
             if job is None:
                 raise ValueError(
                     f"'{words.profile}' has no job '{words.job}' any more: its file or its data "

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
@@ -281,6 +282,41 @@ def build_finetuning(config: Finetuning) -> nn.Module:
     return model
 
 
+def rows_and_words(config: Finetuning) -> tuple[Prepared, TokenTable | None]:
+    """What a finetuning reads."""
+    if config.text is None or config.plm is None:
+        return prepare(config.data), None
+    return prepare(config.data), sentences(config.data, config.text, config.plm)
+
+
+def train(
+    config: Finetuning,
+    data: Prepared,
+    text: TokenTable | None,
+    split: str,
+    checkpoints: Path,
+    hopeless: Callable[[list[float]], bool] | None = None,
+) -> tuple[nn.Module, Accelerator, dict[str, Any]]:
+    """Trains a variant for CTR and watches a split; returns the model, its processes, and what
+    `fit` returns."""
+    model = build_finetuning(config)
+    run = accelerator(config.training)  # only now: the line before may have pretrained
+    watched = Batches(data, data.of(split), 1024, text)
+    history = fit(
+        model,
+        lambda model, batch: click_losses(model(batch.ids, batch.text), batch.labels),
+        Batches(data, data.of("train"), config.training.batch, text),
+        lambda model: scores(data, watched, predict(model, watched, run)),
+        config.training,
+        run,
+        checkpoints,
+        f"{'trial of' if hopeless else 'finetuning'} {config.variant}, seed {config.training.seed}",
+        checkpoint_seconds(),
+        hopeless,
+    )
+    return model, run, history
+
+
 def finetune(config: Finetuning) -> dict[str, Any]:
     """Trains a variant for CTR and reads the test split, once.
 
@@ -291,26 +327,9 @@ def finetune(config: Finetuning) -> dict[str, Any]:
     place, checkpoints = places(config)
 
     def write(folder: Path) -> None:
-        data = prepare(config.data)
-        text = (
-            sentences(config.data, config.text, config.plm) if config.text and config.plm else None
-        )
-        model = build_finetuning(config)
-        run = accelerator(config.training)  # only now: the line before may have pretrained
-        training = Batches(data, data.of("train"), config.training.batch, text)
-        watched = Batches(data, data.of(config.training.select_on), 1024, text)
+        data, text = rows_and_words(config)
+        model, run, history = train(config, data, text, config.training.select_on, checkpoints)
         test = Batches(data, data.of("test"), 1024, text)
-        history = fit(
-            model,
-            lambda model, batch: click_losses(model(batch.ids, batch.text), batch.labels),
-            training,
-            lambda model: scores(data, watched, predict(model, watched, run)),
-            config.training,
-            run,
-            checkpoints,
-            f"finetuning {config.variant}, seed {config.training.seed}",
-            checkpoint_seconds(),
-        )
         probabilities = predict(model, test, run)
         epochs = history["epochs"]
         kept = epochs[epoch_kept(epochs, config.training) - 1]
@@ -330,7 +349,7 @@ def finetune(config: Finetuning) -> dict[str, Any]:
                     **scores(data, test, probabilities),
                     "watched": {"split": config.training.select_on, **kept["evaluation"]},
                     "epochs": len(epochs),
-                    "train_rows": len(training.rows),
+                    "train_rows": len(data.of("train")),
                     "seconds": history["seconds"],
                     "rows_per_second": speed(history),
                     "history": history,
@@ -344,6 +363,43 @@ def finetune(config: Finetuning) -> dict[str, Any]:
     shutil.rmtree(checkpoints, ignore_errors=True)
     warn_of_change(folder / "results.json", config.plm)
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def trial(config: Finetuning, hopeless: Callable[[list[float]], bool]) -> dict[str, Any]:
+    """Trains a variant for tuning, which sees the validation split and never the test split.
+
+    Args:
+        config: of the run.
+        hopeless: told the AUC after each epoch so far, whether to go no further.
+
+    Returns:
+        The content of trial.json: "epochs" with the AUC and Logloss of the validation split after
+        each, whether the trial was "hopeless", its time and provenance.
+    """
+    place = store.home() / "artifacts" / "trials" / keys.finetuning_key(config)
+    checkpoints = place.parents[1] / "checkpoints" / f"trial-{place.name}"
+
+    def write(folder: Path) -> None:
+        said: list[bool] = []
+
+        def asked(aucs: list[float]) -> bool:
+            said.append(hopeless(aucs))
+            return said[-1]
+
+        data, text = rows_and_words(config)
+        *_, history = train(config, data, text, "validation", checkpoints, asked)
+        content = {
+            "epochs": [epoch["evaluation"] for epoch in history["epochs"]],
+            "hopeless": said[-1],
+            "seconds": history["seconds"],
+            "config": asdict(config),
+            "provenance": provenance(config.plm),
+        }
+        write_json(folder / "trial.json", content)
+
+    folder = found_or_made(place, write)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return store.read_json(folder / "trial.json")
 
 
 def epoch_kept(epochs: list[dict[str, Any]], config: TrainingConfig) -> int:

@@ -64,6 +64,7 @@ def fit(
     folder: Path,
     title: str,
     checkpoint_seconds: float = 60.0,
+    hopeless: Callable[[list[float]], bool] | None = None,
 ) -> dict[str, Any]:
     """Trains `model` in place.
 
@@ -78,6 +79,7 @@ def fit(
         folder: for checkpoints; a run that was interrupted goes on from there.
         title: for the progress bar.
         checkpoint_seconds: time between checkpoints.
+        hopeless: told the AUC after each epoch so far, whether to go no further.
 
     Returns:
         "epochs": for each its mean losses, the result of `evaluate` and its training time in
@@ -170,6 +172,8 @@ def fit(
         finish_epoch(state, evaluate(model), config, checkpoint, inner, run)
         if time.monotonic() - saved >= checkpoint_seconds and run.is_main_process:
             save()
+        if hopeless and hopeless([epoch["evaluation"]["auc"] for epoch in state["epochs"]]):
+            break
     bar.close()
     run.wait_for_everyone()
     if config.patience is not None:

@@ -1,0 +1,202 @@
+"""What tuning searches: rows of tables, the entries that each tries, and the runs of its trials.
+
+All rows have one space and one number of trials, and are judged by the AUC of the validation split.
+ALT_lang and ALT_both start from the pretraining that was chosen for ALT_ctr, as in the paper, and
+search their finetuning alone.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from altlib.config import VARIANTS, Finetuning, key
+from altlib.faults import nearest
+from altlib.lab.keys import finetuning_key
+from altlib.profile import (
+    Profile,
+    Range,
+    content,
+    find,
+    made_of,
+    merged,
+    nested,
+    with_changes,
+)
+
+Place = tuple[str, str, str]
+"""Notebook, study and setting of a row; three empty ones for a row of the main table."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a row is tuned.
+
+    Attributes:
+        profile: its name, or the path of its file.
+        variant: what is finetuned.
+        places: where tables have this row.
+        entries: of the profile with those of the row in place.
+        space: what each entry may be, by its path.
+        first: values of the first trial, by path.
+        trials: how many.
+        starts: whether a trial pretrains anew; the search of ALT_ctr comes first otherwise.
+    """
+
+    profile: str
+    variant: str
+    places: tuple[Place, ...]
+    entries: Mapping[str, Any] = field(repr=False)
+    space: Mapping[str, Range | list[Any]]
+    first: Mapping[str, Any]
+    trials: int
+    starts: bool
+
+    @property
+    def name(self) -> str:
+        """Words for people, and the name of the study in Optuna's storage."""
+        _, study, setting = self.places[0]
+        return f"{study}, {setting}: {self.variant}" if study else self.variant
+
+    @property
+    def follows(self) -> bool:
+        """Whether it takes the pretraining that was chosen for ALT_ctr."""
+        return VARIANTS[self.variant].aligned and not self.starts
+
+    def run(
+        self, values: Mapping[str, Any], aligned: Mapping[str, Any] | None = None
+    ) -> Finetuning:
+        """The run of a trial.
+
+        Args:
+            values: of the searched entries, by path.
+            aligned: those chosen for ALT_ctr, where the row `follows` it.
+        """
+        tuned = {self.variant: placed(values)}
+        if aligned is not None:
+            tuned["alt_ctr"] = placed(aligned)
+        return made_of(merged(self.entries, {"tuned": tuned}), find(self.profile)).run(
+            self.variant, 0
+        )
+
+    def key(self) -> str:
+        """Of what it asks for; the number of trials may change."""
+        space = {
+            name: [of] if isinstance(of, list) else vars(of) for name, of in self.space.items()
+        }
+        return key(space, finetuning_key(self.run(self.first)))
+
+
+def placed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by path as nested entries."""
+    whole: dict[str, Any] = {}
+    for path, value in values.items():
+        whole = merged(whole, nested(path, value))
+    return whole
+
+
+def searches(name: str) -> list[Search]:
+    """How the rows of a profile are tuned, those that others follow first.
+
+    Raises:
+        ValueError: the profile says nothing of tuning, or something wrong.
+    """
+    path = find(name)
+    entries = content(path, tuned=False)
+    profile = made_of(entries, path)
+    tuning = profile.tuning
+    if tuning is None:
+        raise ValueError(f"{path.name} has no entry 'tuning', which says what is searched.")
+    notebooks = {study: notebook for notebook, of in profile.studies.items() for study in of}
+    for study in tuning.studies:
+        if study not in notebooks:
+            raise ValueError(
+                f"{path.name}: tuning.studies names '{study}'; {nearest(study, notebooks)}"
+            )
+    rest = {name: of for name, of in entries.items() if name not in ("studies", "tuning")}
+    rest = with_changes(rest, tuning.base)
+    rows: list[tuple[Place, str, dict[str, Any], dict[str, Any]]] = [
+        (("", "", ""), variant, {}, rest) for variant in profile.seeds
+    ]
+    for study in tuning.studies:
+        of = profile.studies[notebooks[study]][study]
+        for setting, given in of.settings.items():
+            changes = {name: value for name, value in given.items() if name != "variants"}
+            whole = with_changes(with_changes(rest, of.base), changes)
+            for variant in given.get("variants", of.variants):
+                place = (notebooks[study], study, setting)
+                rows.append((place, variant, changes, whole))
+    found: dict[str, Search] = {}
+    for place, variant, changes, whole in rows:
+        made = made_of(whole, path)
+        starts = VARIANTS[variant].aligned and (variant == "alt_ctr" or place[1] != "")
+        space = {
+            entry: values
+            for entry, values in tuning.space.items()
+            if reads(variant, starts, entry) and not fixed(changes, entry)
+        }
+        first = {entry: value_of(made, entry, path.name) for entry in space}
+        for entry, value in first.items():
+            values = space[entry]
+            if not (values.holds(value) if isinstance(values, Range) else value in values):
+                raise ValueError(
+                    f"{path.name}: tuning.space.{entry} does not hold {value!r}, the value of the "
+                    f"profile itself{f' in {place[2]!r}' if place[2] else ''}, with which a search "
+                    "begins."
+                )
+        one = Search(name, variant, (place,), whole, space, first, tuning.trials, starts)
+        same = finetuning_key(one.run(first))
+        if same in found:
+            found[same] = replace(found[same], places=(*found[same].places, place))
+        else:
+            found[same] = one
+    return sorted(found.values(), key=lambda one: one.follows)
+
+
+def reads(variant: str, starts: bool, entry: str) -> bool:
+    """Whether a run of a variant depends on an entry of the profile."""
+    of = VARIANTS[variant]
+    part, _, rest = entry.partition(".")
+    return {
+        "ctr": of.reads_ids,
+        "plm": of.reads_text,
+        "text": of.reads_text or starts,
+        "alpha": of.kind == "both",
+        "finetuning": rest.startswith(f"{of.budget}."),
+        "alignment": starts,
+        "pretraining": starts,
+    }.get(part, True)
+
+
+def fixed(changes: Mapping[str, Any], entry: str) -> bool:
+    """Whether the entries of a setting say what an entry is."""
+    of: Any = changes
+    for part in entry.split("."):
+        if not isinstance(of, Mapping) or part not in of:
+            return False
+        of = of[part]
+    return True
+
+
+def value_of(profile: Profile, entry: str, file: str) -> Any:
+    """The value of an entry, by its path; a ValueError says that there is none."""
+    of: Any = profile
+    for part in entry.split("."):
+        known = [name for name in getattr(of, "__dataclass_fields__", ())]
+        if part not in known:
+            hint = f"; {nearest(part, known)}" if known else "."
+            raise ValueError(
+                f"{file}: tuning.space names '{entry}', and there is no entry '{part}'{hint}"
+            )
+        of = getattr(of, part)
+    return of
+
+
+def chosen(found: Iterable[tuple[Search, Mapping[str, Any]]]) -> dict[str, Any]:
+    """What goes into the file that a profile reads, from searches and their chosen values."""
+    whole: dict[str, Any] = {}
+    for search, values in found:
+        tuned: dict[str, Any] = {"tuned": {search.variant: placed(values)}}
+        for notebook, study, setting in search.places:
+            below = {"studies": {notebook: {study: {"settings": {setting: tuned}}}}}
+            whole = merged(whole, below if study else tuned)
+    return whole
