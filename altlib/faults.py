@@ -2,10 +2,10 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -111,6 +111,7 @@ def explain(error: ValidationError, file: str, root: Any) -> str:
         for part in first["loc"][:-1]:
             fields = getattr(known, "__dataclass_fields__", {})
             known = fields[part].type if part in fields else None
+            known = next((of for of in get_args(known) if is_dataclass(of)), known)
         fields = getattr(known, "__dataclass_fields__", None)
         hint = f"; {nearest(str(first['loc'][-1]), fields)}" if fields else "."
         return f"{file}: there is no entry '{place}'{hint}"

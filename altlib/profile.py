@@ -13,10 +13,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import field, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass
 
 from altlib import store
@@ -141,10 +140,15 @@ class Tuning:
         base: entries to put in place of the profile's in all trials, as a share of the rows.
     """
 
-    space: dict[str, Range | Annotated[list[Choice], Limits(min_length=2)]]
+    space: dict[str, Range | list[Choice]]
     trials: Count = 12
     studies: list[str] = field(default_factory=list)
     base: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for entry, values in self.space.items():
+            if isinstance(values, list) and len(values) < 2:
+                raise ValueError(f"tuning.space.{entry} is {values}; give a range or two choices.")
 
 
 @dataclass(frozen=True, config=STRICT)

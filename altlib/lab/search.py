@@ -112,6 +112,8 @@ def searches(name: str) -> list[Search]:
             raise ValueError(
                 f"{path.name}: tuning.studies names '{study}'; {nearest(study, notebooks)}"
             )
+    for entry in tuning.space:
+        value_of(profile, entry, path.name)
     rest = {name: of for name, of in entries.items() if name not in ("studies", "tuning")}
     rest = with_changes(rest, tuning.base)
     rows: list[tuple[Place, str, dict[str, Any], dict[str, Any]]] = [
@@ -149,6 +151,9 @@ def searches(name: str) -> list[Search]:
             found[same] = replace(found[same], places=(*found[same].places, place))
         else:
             found[same] = one
+    for entry in tuning.space:
+        if not any(entry in one.space for one in found.values()):
+            raise ValueError(f"{path.name}: tuning.space names '{entry}', which no row reads.")
     return sorted(found.values(), key=lambda one: one.follows)
 
 
@@ -164,7 +169,8 @@ def reads(variant: str, starts: bool, entry: str) -> bool:
         "finetuning": rest.startswith(f"{of.budget}."),
         "alignment": starts,
         "pretraining": starts,
-    }.get(part, True)
+        "data": True,
+    }.get(part, False)
 
 
 def fixed(changes: Mapping[str, Any], entry: str) -> bool:
@@ -188,6 +194,8 @@ def value_of(profile: Profile, entry: str, file: str) -> Any:
                 f"{file}: tuning.space names '{entry}', and there is no entry '{part}'{hint}"
             )
         of = getattr(of, part)
+    if hasattr(of, "__dataclass_fields__"):
+        raise ValueError(f"{file}: tuning.space names '{entry}', which has entries of its own.")
     return of
 
 

@@ -112,6 +112,7 @@ def tune(search: Search) -> None:
             result = steps.trial(run, partial(hopeless, trial))
         except fetch.Unavailable:
             study.tell(trial, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params)
             raise
         except Exception as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())}"

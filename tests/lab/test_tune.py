@@ -1,0 +1,178 @@
+"""Trials: resumed where they stopped, named where they fail, and blind to the test split."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import yaml
+from test_search import TUNING, named, write
+
+from altlib import profile, store
+from altlib.data import fetch
+from altlib.data.tabular import Prepared
+from altlib.lab import keys, steps, tune
+from altlib.lab.search import Search
+
+ROWS = {
+    "studies": [],
+    "space": {
+        "ctr.dropout": [0.0, 0.2],
+        "finetuning.ctr.rate": TUNING["space"]["finetuning.ctr.rate"],
+    },
+}
+ID_MODELS = {
+    "seeds": {
+        name: None for name in ("plain_lang", "alt_lang", "plain_both", "alt_both", "alt_ctr")
+    }
+}
+
+
+def row(folder: Path, trials: int = 3, **changes: Any) -> Search:
+    """The row of the raw model in a profile that tunes nothing else."""
+    content = {"tuning": {"trials": trials, **ROWS}, **ID_MODELS, **changes}
+    (folder / "tiny.yaml").write_text((Path(__file__).parents[1] / "tiny.yaml").read_text())
+    (folder / "mine.yaml").write_text(yaml.safe_dump({"extends": "tiny.yaml", **content}))
+    return named(str(folder / "mine.yaml"))["raw"]
+
+
+def values(search: Search) -> list[tuple[str, Any, dict[str, Any]]]:
+    return [(t.state.name, t.value, t.params) for t in tune.ended(tune.study_of(search))]
+
+
+def test_trials_begin_with_the_profile_and_go_on_where_they_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune.tune(row(tmp_path, trials=6))
+    whole = values(row(tmp_path, trials=6))
+    assert len(whole) == 6 and whole[0][2] == {"ctr.dropout": 0.0, "finetuning.ctr.rate": 1e-3}
+    assert len({str(params) for *_, params in whole}) == 6
+    monkeypatch.setenv("ALTLIB_HOME", str(tmp_path / "other"))
+    tune.tune(row(tmp_path, trials=2))
+    study = tune.study_of(row(tmp_path, trials=6))
+    study.sampler = optuna.samplers.TPESampler(seed=2, n_startup_trials=tune.RANDOM)
+    space = {name: tune.distribution(of) for name, of in row(tmp_path).space.items()}
+    stopped = study.ask(space)  # as of a process that was killed
+    tune.tune(row(tmp_path, trials=6))
+    again = values(row(tmp_path, trials=6))
+    assert [params for *_, params in again] == [params for *_, params in whole]
+    assert [value for _, value, _ in again] == pytest.approx([value for _, value, _ in whole])
+    assert study.trials[stopped.number].state.name == "FAIL"
+    tune.tune(row(tmp_path, trials=6))
+    assert values(row(tmp_path, trials=6)) == again, "nothing is left to do"
+
+
+def test_a_trial_is_a_run_and_sees_no_test_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    of = Prepared.of
+
+    def watched(self: Prepared, split: str) -> np.ndarray:
+        asked.append(split)
+        return of(self, split)
+
+    search = row(tmp_path, trials=1)
+    steps.prepare(search.run(search.first).data)  # which counts the rows of every split
+    monkeypatch.setattr(Prepared, "of", watched)
+    tune.tune(search)
+    assert set(asked) == {"train", "validation"}
+    run = search.run(search.first)
+    (trial,) = tune.ended(tune.study_of(search))
+    assert trial.user_attrs["key"] == keys.finetuning_key(run) == keys.folder(run).name
+    assert trial.value == pytest.approx(steps.finetune(run)["watched"]["auc"])
+
+
+def test_a_trial_that_fails_is_named_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = steps.train
+
+    def sometimes(config: Any, *rest: Any, **more: Any) -> Any:
+        if config.training.rate == 1e-3:
+            raise ValueError("The training diverged.")
+        return train(config, *rest, **more)
+
+    monkeypatch.setattr(steps, "train", sometimes)
+    search = row(tmp_path)
+    tune.tune(search)
+    assert "raw, trial 0 failed: ValueError: The training diverged." in capsys.readouterr().err
+    found = tune.trials([search])
+    assert list(found["state"]) == ["fail", "complete", "complete"]
+    assert "diverged" in found["why it failed"][0]
+    assert tune.best(search) != search.first
+
+
+def test_a_trial_that_lags_behind_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aucs = iter([0.8] * 5 + [0.6])
+    state: dict[str, float] = {}
+
+    def scores(*_: Any) -> dict[str, float]:
+        return {"auc": state["auc"], "logloss": 0.5}
+
+    train = steps.train
+
+    def begun(*words: Any) -> Any:
+        state["auc"] = next(aucs)
+        return train(*words)
+
+    monkeypatch.setattr(steps, "train", begun)
+    monkeypatch.setattr(steps, "scores", scores)
+    long = {"finetuning": {"ctr": {"epochs": 6, "patience": 5}}}
+    search = row(tmp_path, trials=6, **long)
+    tune.tune(search)
+    found = tune.trials([search])
+    assert list(found["state"]) == ["complete"] * 5 + ["pruned"]
+    assert found["epochs"].iloc[-1] < 6 == found["epochs"].iloc[0]
+    assert list(found["chosen"]) != [""] * 6 and found["chosen"].iloc[-1] == ""
+
+
+def test_missing_weights_end_a_row_and_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = row(tmp_path, trials=1)
+
+    def gone(*_: Any) -> None:
+        raise fetch.Unavailable("no source has them")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "trial", gone)
+        with pytest.raises(fetch.Unavailable):
+            tune.tune(search)
+    assert tune.best(search) is None
+    tune.tune(search)
+    assert tune.best(search) == search.first
+
+
+def test_the_storage_of_another_space_is_refused(tmp_path: Path) -> None:
+    tune.study_of(row(tmp_path))
+    other = row(tmp_path, finetuning={"ctr": {"batch": 128}})
+    with pytest.raises(ValueError, match=r"mine.log holds trials of 'raw' from another search"):
+        tune.study_of(other)
+
+
+def test_a_row_that_follows_waits_for_alt_ctr(tmp_path: Path) -> None:
+    search = named(write(tmp_path))["alt_both"]
+    with pytest.raises(ValueError, match="'alt_both' starts from ALT_ctr, of which no trial has"):
+        tune.tune(search)
+
+
+def test_what_is_chosen_is_written_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = row(tmp_path)
+    tune.tune(search)
+    name = str(tmp_path / "mine.yaml")
+    monkeypatch.setattr(sys, "argv", ["tune", name])
+    tune.main()
+    assert f"raw: {tune.best(search)}" in capsys.readouterr().out
+    assert profile.load_profile(name).run("raw", 0) == search.run(tune.best(search) or {})
+    table = pd.read_csv(store.home() / "reports" / "mine" / "tables" / "trials.csv")
+    assert list(table["row"]) == ["raw"] * 3 and table["chosen"].notna().sum() == 1
+    best = table.loc[table["chosen"].notna(), "validation AUC"].item()
+    assert best == table["validation AUC"].max()
