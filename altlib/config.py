@@ -73,6 +73,7 @@ class DataConfig:
         rows: use a random sample of this many rows.
         train_share: use a random share of the training split only, to see what few rows do.
         label: what counts as a click, in place of the data set's own rule.
+        fields: names of the fields to use; all but the optional ones if None.
     """
 
     dataset: str
@@ -83,6 +84,7 @@ class DataConfig:
     rows: Count | None = None
     train_share: float = Limits(default=1.0, gt=0, le=1)
     label: LabelRule | None = None
+    fields: tuple[str, ...] | None = None
 
 
 @checked(frozen=True, config=STRICT)

@@ -4,7 +4,8 @@ A CTR sample is a row of categorical fields (METHOD: section 3.1 of arXiv 2310.1
 names the fields in template order; everything above this floor speaks of fields only through it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from altlib.config import LabelRule
@@ -24,6 +25,7 @@ class Field:
         side: whether the field describes the user or the item.
         typed: whether all values are numbers, all truth values, or all dates, so that text is one
             of them, too: "2.50" is 2.5, and "true" is True.
+        optional: left out unless a profile's `data.fields` names it.
         determined_by: names of the fields from which this one follows, as the genre from the movie
             id: a masked field can be read off them in the same modality. None until they are found
             from the data.
@@ -34,6 +36,7 @@ class Field:
     side: Literal["user", "item"]
     typed: bool = False
     determined_by: tuple[str, ...] | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,30 @@ class Schema:
     @property
     def field_names(self) -> list[str]:
         return [field.name for field in self.fields]
+
+    def using(self, names: Sequence[str] | None) -> "Schema":
+        """The schema with these fields only; with all that are not optional for None.
+
+        Raises:
+            ValueError: there is no such field, or a side is left without any.
+        """
+        for name in names or ():
+            if name not in self.field_names:
+                raise ValueError(
+                    f"data.fields names '{name}', which '{self.name}' has not; "
+                    f"{nearest(name, self.field_names)}"
+                )
+        kept = [field.name for field in self.fields if not field.optional]
+        kept = kept if names is None else list(names)
+        fields = []
+        for field in self.fields:
+            if field.name in kept:
+                by = field.determined_by and tuple(n for n in field.determined_by if n in kept)
+                fields.append(replace(field, determined_by=by))
+        for side in ("user", "item"):
+            if side not in {field.side for field in fields}:
+                raise ValueError(f"data.fields leaves '{self.name}' without a field of the {side}.")
+        return replace(self, fields=tuple(fields))
 
     def together(self, rule: Literal["nothing", "twins", "determining"]) -> list[list[int]]:
         """For each field the positions of the fields that are masked with it, itself included.

@@ -126,7 +126,7 @@ def prepare(config: DataConfig) -> Prepared:
         data = sources.load(config.dataset, config.options)
         prepare_rows(
             data.frame,
-            replace(data.schema, label=config.label or data.schema.label),
+            replace(data.schema.using(config.fields), label=config.label or data.schema.label),
             split=config.split,
             seed=config.seed,
             min_count=config.min_count,

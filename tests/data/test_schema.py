@@ -44,3 +44,21 @@ def test_what_determines_a_field_is_a_field() -> None:
     fields = (Field("item", "item", "item"), Field("genre", "genre", "item", False, ("itm",)))
     with pytest.raises(ValueError, match=r"determined by 'itm', which is no field; .* 'item'"):
         Schema("mine", fields, LabelRule(4))
+
+
+def test_a_profile_may_name_the_fields_to_use() -> None:
+    fields = (
+        Field("user", "user", "user"),
+        Field("item", "item", "item", determined_by=("title",)),
+        Field("title", "title", "item", determined_by=("item",)),
+        Field("year", "year", "item", optional=True),
+    )
+    schema = Schema("mine", fields, LabelRule(4))
+    assert schema.using(None).field_names == ["user", "item", "title"]
+    fewer = schema.using(["year", "item", "user"])
+    assert fewer.field_names == ["user", "item", "year"]  # in the order of the template
+    assert fewer.fields[1].determined_by == () and fewer.fields[2].determined_by is None
+    with pytest.raises(ValueError, match=r"names 'yaer', which 'mine' has not; .* 'year'"):
+        schema.using(["user", "yaer"])
+    with pytest.raises(ValueError, match="without a field of the item"):
+        schema.using(["user"])

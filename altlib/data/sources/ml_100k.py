@@ -42,9 +42,14 @@ def table(raw: Raw, file: str, columns: list[str]) -> pd.DataFrame:
 
 def with_year(title: pd.Series, year: pd.Series) -> pd.Series:
     """Titles as MovieLens-1M has them, "Toy Story (1995)"; RecBole cut the year off."""
-    known = year.str.fullmatch(r"\d{4}").fillna(False).astype(bool) & title.notna()
+    known = is_year(year) & title.notna()
     titles = title.where(~known, title + " (" + year + ")")
     return titles.where(titles != "unkonwn", UNKNOWN)  # the file's own spelling
+
+
+def is_year(values: pd.Series) -> pd.Series:
+    """Whether each value is a year of four digits."""
+    return values.str.fullmatch(r"\d{4}").fillna(False).astype(bool)
 
 
 def age_group(years: pd.Series) -> pd.Series:
@@ -103,6 +108,7 @@ def read(raw: Raw) -> Dataset:
                 "movie_id": movies["item_id"],
                 "title": with_year(movies["movie_title"], movies["release_year"]),
                 "genre": movies["class"].str.split().str.join(", "),
+                "year": movies["release_year"].where(is_year(movies["release_year"])),
             }
         ),
     )

@@ -73,6 +73,7 @@ def read(raw: Raw) -> Dataset:
     users["age"] = users["age"].map(ages)
     users["occupation"] = users["occupation"].map(occupations)
     movies["genre"] = movies["genre"].str.replace("|", ", ")
+    movies["year"] = movies["title"].str.extract(r"\((\d{4})\)\s*$", expand=False)
     counts = {"ratings": len(ratings), "users": len(users), "movies": len(movies)}
     frame = join(SCHEMA, ratings, users, movies)
     return Dataset(SCHEMA, frame, record(raw, counts, KNOWN, timed=True))

@@ -1,4 +1,4 @@
-"""What the MovieLens sets share: the eight fields, their words, and the rules of their files.
+"""What the MovieLens sets share: eight fields, an optional ninth, their words, and the files' rules.
 
 Both are used with the label rule of section 4.1.1 of arXiv 2310.19453: ratings of 3 are left out,
 higher ones are clicks.
@@ -34,6 +34,7 @@ def schema(name: str) -> Schema:
             Field("movie_id", "movie id", "item"),
             Field("title", "title", "item"),
             Field("genre", "genre", "item"),
+            Field("year", "year of release", "item", optional=True),
         ),
         label=LabelRule(positive_from=4, dropped=(3,), scale=(1, 5)),
     )
