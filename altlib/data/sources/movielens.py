@@ -1,4 +1,4 @@
-"""What the MovieLens sets share: eight fields, an optional ninth, their words, and the files' rules.
+"""What the MovieLens sets share: eight fields and an optional ninth, their words, rules of files.
 
 Both are used with the label rule of section 4.1.1 of arXiv 2310.19453: ratings of 3 are left out,
 higher ones are clicks.
