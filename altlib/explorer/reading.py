@@ -225,7 +225,7 @@ def needed_words(
         lines.append(
             {
                 "masked field": words[f],
-                "own words": own.mean(),
+                "own words (nats)": own.mean(),
                 "low": low,
                 "high": high,
                 "needs most": words[most],

@@ -164,7 +164,7 @@ def needed_words(table: pd.DataFrame) -> Finding:
     own = (table["low"] > 0) & table["of its own"]
     other = (table["low"] <= 0) & ~table["of its own"]
     figures = "; ".join(
-        f"{line['masked field']} {line['own words']:+.2f} nats [{line['low']:+.2f}, "
+        f"{line['masked field']} {line['own words (nats)']:+.2f} nats [{line['low']:+.2f}, "
         f"{line['high']:+.2f}], reads {line['own attention']:.0%} there"
         for _, line in table.iterrows()
     )

@@ -162,7 +162,7 @@ def test_a_field_draws_on_what_hiding_costs() -> None:
     table = pd.DataFrame(
         {
             "masked field": ["age", "genre", "title"],
-            "own words": [0.5, 0.2, 0.0],
+            "own words (nats)": [0.5, 0.2, 0.0],
             "low": [0.4, 0.1, -0.1],
             "high": [0.6, 0.3, 0.1],
             "of its own": [True, True, False],
