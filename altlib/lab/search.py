@@ -1,8 +1,10 @@
 """What tuning searches: rows of tables, the entries that each tries, and the runs of its trials.
 
 All rows have one space and one number of trials, and are judged by the AUC of the validation split.
-ALT_lang and ALT_both start from the pretraining that was chosen for ALT_ctr, as in the paper, and
-search their finetuning alone.
+Pretraining is searched for ALT_ctr of the main table. ALT_lang and ALT_both start from what was
+chosen for it, as in the paper, and so does ALT_ctr with another ID-based model: they search their
+finetuning alone. A row that says something else of its data, sentences, PLM or alignment searches a
+pretraining of its own.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,7 +41,7 @@ class Search:
         space: what each entry may be, by its path.
         first: values of the first trial, by path.
         trials: how many.
-        starts: whether a trial pretrains anew; the search of ALT_ctr comes first otherwise.
+        starts: whether pretraining is searched, too.
     """
 
     profile: str
@@ -71,9 +73,8 @@ class Search:
             values: of the searched entries, by path.
             aligned: those chosen for ALT_ctr, where the row `follows` it.
         """
-        tuned = {self.variant: placed(values)}
-        if aligned is not None:
-            tuned["alt_ctr"] = placed(aligned)
+        tuned = {"alt_ctr": placed(aligned)} if aligned is not None else {}
+        tuned[self.variant] = merged(tuned.get(self.variant, {}), placed(values))
         return made_of(merged(self.entries, {"tuned": tuned}), find(self.profile)).run(
             self.variant, 0
         )
@@ -130,7 +131,9 @@ def searches(name: str) -> list[Search]:
     found: dict[str, Search] = {}
     for place, variant, changes, whole in rows:
         made = made_of(whole, path)
-        starts = VARIANTS[variant].aligned and (variant == "alt_ctr" or place[1] != "")
+        own = changes.keys() & {"data", "text", "plm", "alignment", "pretraining", "preset"}
+        main = variant == "alt_ctr" and not place[1]
+        starts = VARIANTS[variant].aligned and (main or bool(own) or "alt_ctr" not in profile.seeds)
         space = {
             entry: values
             for entry, values in tuning.space.items()
@@ -162,7 +165,8 @@ def reads(variant: str, starts: bool, entry: str) -> bool:
     of = VARIANTS[variant]
     part, _, rest = entry.partition(".")
     return {
-        "ctr": of.reads_ids,
+        # Of ALT_ctr it is that of the pretraining, too.
+        "ctr": of.reads_ids and (starts or variant != "alt_ctr"),
         "plm": of.reads_text,
         "text": of.reads_text or starts,
         "alpha": of.kind == "both",

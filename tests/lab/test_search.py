@@ -59,6 +59,23 @@ def test_every_row_is_tuned_once_over_what_it_reads(tmp_path: Path) -> None:
     assert rows["raw"].first == {"ctr.dropout": 0.0, "finetuning.ctr.rate": 1e-3}
 
 
+def test_another_id_model_starts_from_the_pretraining_that_was_chosen(tmp_path: Path) -> None:
+    settings = {
+        "DeepFM": {"ctr": {"backbone": "deepfm"}},
+        "all noise": {"alignment": {"noise": "all"}},
+    }
+    rows = named(write(tmp_path, studies={"08_backbones": {"backbones": {"settings": settings}}}))
+    deepfm = rows["backbones, DeepFM: alt_ctr"]
+    assert deepfm.follows and list(deepfm.space) == ["finetuning.ctr.rate"]
+    aligned = {"ctr.dropout": 0.2, "pretraining.rate": 0.002, "finetuning.ctr.rate": 0.003}
+    run = deepfm.run({"finetuning.ctr.rate": 0.004}, aligned)
+    assert run.pretraining is not None and run.pretraining.ctr.backbone == "deepfm"
+    assert (run.training.rate, run.pretraining.training.rate) == (0.004, 0.002)
+    other = rows["backbones, all noise: alt_ctr"]
+    assert not other.follows and "pretraining.rate" in other.space
+    assert "alignment.noise" not in other.space
+
+
 def test_a_setting_is_not_searched_for_what_it_says(tmp_path: Path) -> None:
     dropout = {
         "studies": {"07_baselines": {"id_models": {"settings": {"AFM": {"ctr": {"dropout": 0.2}}}}}}
