@@ -158,6 +158,8 @@ class Profile:
     Attributes:
         name: of the folder under reports/; that of the file.
         seeds: for each variant the seeds it is finetuned with.
+        pretrainings: how many pretrainings aligned variants start from, in turn: seed s from the
+            one with seed s modulo this, so that seeds differ in it, too.
         preset: "corrected", or "published" for the published code's choices.
         alpha: mixture of `ALT_both`.
         studies: for notebooks 07 to 11, by the notebook's and the study's name.
@@ -183,6 +185,7 @@ class Profile:
     studies: dict[str, dict[str, Study]] = field(default_factory=dict)
     tuning: Tuning | None = None
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pretrainings: Count = 1
     threads: Count = 1
     processes: Count = 1
     nodes: Count = 1
@@ -249,13 +252,14 @@ class Profile:
                     )
                 results[name.casefold()] = f"'{setting}'"
 
-    def aligned(self, variant: str = "alt_ctr") -> Pretraining:
-        """The pretraining that a variant starts from: that of ALT_ctr, but for what was tuned in
-        the variant's own."""
+    def aligned(self, variant: str = "alt_ctr", seed: int = 0) -> Pretraining:
+        """The pretraining that a variant starts from with a seed: that of ALT_ctr, but for what was
+        tuned in the variant's own."""
         own = self.tuned.get(variant, {})
         start = {part: of for part, of in own.items() if part in ("alignment", "pretraining")}
         of = changed(changed(self, self.tuned.get("alt_ctr", {})), start)
-        return Pretraining(of.data, of.text, of.plm, of.ctr, of.alignment, of.pretraining)
+        training = replace(of.pretraining, seed=of.pretraining.seed + seed % self.pretrainings)
+        return Pretraining(of.data, of.text, of.plm, of.ctr, of.alignment, training)
 
     def run(self, variant: str, seed: int) -> Finetuning:
         """One finetuning of a variant.
@@ -274,7 +278,7 @@ class Profile:
             text=whole.text if of.reads_text else None,
             plm=whole.plm if of.reads_text else None,
             alpha=whole.alpha if of.kind == "both" else None,
-            pretraining=self.aligned(variant) if of.aligned else None,
+            pretraining=self.aligned(variant, seed) if of.aligned else None,
         )
 
     def runs(self) -> list[Finetuning]:
@@ -429,12 +433,21 @@ def lost(chosen: Mapping[str, Any], studies: Mapping[str, Any]) -> str:
 
 
 def with_changes(entries: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Entries of a profile with others in place, also of what tuning chose."""
+    """Entries of a profile with others in place, also of what tuning chose.
+
+    A preset among the others brings all its entries.
+    """
+    changes = with_preset(changes)
     tuned = entries.get("tuned")
     if isinstance(tuned, Mapping):
         kept = {variant: lacking(of, changes) for variant, of in tuned.items()}
         entries = {**entries, "tuned": kept}
     return merged(entries, changes)
+
+
+def with_preset(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries behind those of the preset that they name."""
+    return merged(PUBLISHED if entries.get("preset") == "published" else {}, entries)
 
 
 def lacking(entries: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
@@ -542,8 +555,8 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
 
 def made_of(entries: dict[str, Any], path: Path) -> Profile:
     """The profile of a file's entries; a ValueError says what is wrong with them."""
-    preset = PUBLISHED if entries.get("preset") == "published" else {}
-    whole = checked(merged(preset, entries), path.name, Profile)
+    entries = with_preset(entries)
+    whole = checked(entries, path.name, Profile)
     rest = {name: of for name, of in entries.items() if name not in ("studies", "tuned", "tuning")}
     for variant, of in whole.tuned.items():
         if variant not in VARIANTS:
@@ -603,7 +616,8 @@ def runs_of(setting: str, study: Study, base: dict[str, Any], path: Path) -> lis
     for variant in variants:
         for seed in study.seeds:
             chosen = seed if study.pretraining_seed is None else study.pretraining_seed
-            seeded = replace(whole, pretraining=replace(whole.pretraining, seed=chosen))
+            start = replace(whole.pretraining, seed=chosen)
+            seeded = replace(whole, pretraining=start, pretrainings=1)
             runs.append(seeded.run(variant, seed))
     return runs
 

@@ -81,9 +81,10 @@ def plan(name: str) -> Plan:
     for notebook in profile.studies:
         studies = study_runs(name, notebook).values()
         runs[notebook] = [run for settings in studies for of in settings.values() for run in of]
-    aligned = profile.aligned()
+    every = [run for of in runs.values() for run in of]
+    aligned = [profile.aligned()] if any(run.pretraining for run in every) else []
     apart = profile.processes * profile.nodes > 1
-    jobs = jobs_of([run for of in runs.values() for run in of], aligned, apart)
+    jobs = jobs_of(every, aligned, apart)
     by = {id_of(made): job.name for job in jobs.values() for made in job.makes}
 
     def showing(*made: Pretraining | Finetuning) -> list[str]:
@@ -91,7 +92,8 @@ def plan(name: str) -> Plan:
 
     main = showing(*(run for notebook in MAIN.values() for run in runs[notebook]))
     data = [name for name in jobs if name.startswith("data/")]
-    shown = {"01_data": data, "02_templating": data, "03_pretraining": showing(aligned)}
+    shown = {"01_data": data, "02_templating": data}
+    shown |= {"03_pretraining": showing(*aligned)} if aligned else {}
     shown |= {notebook: showing(*of) for notebook, of in runs.items()}
     shown |= {"06_finetune_both": main}
     if {"raw", "alt_ctr", "alt_lang", "alt_both"} <= set(profile.seeds):
@@ -130,16 +132,18 @@ def id_of(made: Inputs | Pretraining | Finetuning | Search) -> str:
     return hashed(data_key(made.data), made.text, made.plm and made.plm.base, weights)
 
 
-def jobs_of(runs: Iterable[Finetuning], aligned: Pretraining, apart: bool) -> dict[str, Job]:
+def jobs_of(
+    runs: Iterable[Finetuning], aligned: Iterable[Pretraining], apart: bool
+) -> dict[str, Job]:
     """The jobs that make runs.
 
     Args:
         runs: a run may stand among them more than once.
-        aligned: a pretraining that is made in any case.
+        aligned: pretrainings that are made in any case.
         apart: no pretraining shares a job with finetunings.
     """
     distinct = {id_of(run): run for run in runs}
-    pretrainings = {id_of(aligned): aligned}
+    pretrainings = {id_of(one): one for one in aligned}
     groups: dict[str, list[Finetuning]] = {}
     for name, run in distinct.items():
         start = run.pretraining and id_of(run.pretraining)

@@ -23,10 +23,15 @@ from altlib.profile import (
     merged,
     nested,
     with_changes,
+    with_preset,
 )
 
 Place = tuple[str, str, str]
 """Notebook, study and setting of a row; three empty ones for a row of the main table."""
+
+
+PARTS = ("data", "text", "plm", "ctr", "alignment", "alpha", "pretraining", "finetuning")
+"""Of a profile, on which runs depend."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,11 @@ def searches(name: str) -> list[Search]:
             )
     for entry in tuning.space:
         value_of(profile, entry, path.name)
+        if entry.partition(".")[0] not in PARTS:
+            raise ValueError(
+                f"{path.name}: tuning.space names '{entry}', on which no run depends; entries of "
+                f"{', '.join(PARTS)} can be searched."
+            )
     rest = {name: of for name, of in entries.items() if name not in ("studies", "tuning")}
     rest = with_changes(rest, tuning.base)
     rows: list[tuple[Place, str, dict[str, Any], dict[str, Any]]] = [
@@ -124,6 +134,7 @@ def searches(name: str) -> list[Search]:
         of = profile.studies[notebooks[study]][study]
         for setting, given in of.settings.items():
             changes = {name: value for name, value in given.items() if name != "variants"}
+            changes = with_preset(changes)
             whole = with_changes(with_changes(rest, of.base), changes)
             for variant in given.get("variants", of.variants):
                 place = (notebooks[study], study, setting)
@@ -154,9 +165,6 @@ def searches(name: str) -> list[Search]:
             found[same] = replace(found[same], places=(*found[same].places, place))
         else:
             found[same] = one
-    for entry in tuning.space:
-        if not any(entry in one.space for one in found.values()):
-            raise ValueError(f"{path.name}: tuning.space names '{entry}', which no row reads.")
     return sorted(found.values(), key=lambda one: one.follows)
 
 
@@ -174,7 +182,7 @@ def reads(variant: str, starts: bool, entry: str) -> bool:
         "alignment": starts,
         "pretraining": starts,
         "data": True,
-    }.get(part, False)
+    }[part]
 
 
 def fixed(changes: Mapping[str, Any], entry: str) -> bool:

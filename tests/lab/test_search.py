@@ -144,7 +144,7 @@ def test_what_is_said_later_goes_before_what_was_chosen(tmp_path: Path) -> None:
         ({"space": {"ctr.dropout": {"low": 0.0, "high": 1.0, "log": True}}}, "cannot begin at 0"),
         ({"space": {"ctr.dropout": [0.1, 0.2]}}, "'ctr.dropout|ctr.dropout does not hold 0.0"),
         ({"space": {"ctr.dropout": [0.0]}}, "give a range or two choices"),
-        ({"space": {"nodes": [1, 2]}}, "names 'nodes', which no row reads"),
+        ({"space": {"nodes": [1, 2]}}, "names 'nodes', on which no run depends"),
         ({"studies": ["id_model"]}, "tuning.studies names 'id_model'; did you mean 'id_models'"),
         ({"trials": 0}, "greater than or equal to 1"),
         ({"tirals": 3}, "there is no entry 'tuning.tirals'; did you mean 'trials'"),
