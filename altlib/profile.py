@@ -2,7 +2,8 @@
 
 A profile may extend another; null removes an entry, and a grid makes a study's settings. What
 tuning chose for config/NAME.yaml stands in config/tuned/NAME.yaml and goes before the profile's own
-entries; a profile that extends it, and a setting of a study, go before both.
+entries; a profile that extends it, and a setting of a study, go before both. `tuned: null` in a
+profile leaves out what was chosen for those that it extends.
 `./run_all.sh PROFILE --show` prints the whole of what a profile comes to.
 """
 
@@ -401,7 +402,10 @@ def content(path: Path, tuned: bool = True) -> dict[str, Any]:
         ValueError: it is no profile, extends itself, or holds a grid that makes no settings.
     """
     whole: dict[str, Any] = {}
-    for file in reversed(chain(path)):
+    several = chain(path)
+    # Those that a profile with `tuned: null` extends are taken as they were before they were tuned.
+    last = next((n for n, file in enumerate(several) if read(file).get("tuned", 0) is None), None)
+    for number, file in reversed(list(enumerate(several))):
         own = {"name": file.stem, **read(file)}
         if own["name"] != file.stem:
             raise ValueError(
@@ -409,7 +413,11 @@ def content(path: Path, tuned: bool = True) -> dict[str, Any]:
                 f"'{file.stem}'. Leave the entry out."
             )
         own.pop("extends", None)
+        if own.get("tuned", 0) is None:
+            del own["tuned"]
         whole = with_changes(whole, own)
+        if last is not None and number > last:
+            continue
         if chosen(file).exists() and (tuned or file != path):
             over = read(chosen(file))
             known = with_grids(whole, file).get("studies", {})

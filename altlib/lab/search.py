@@ -148,7 +148,7 @@ def searches(name: str) -> list[Search]:
         space = {
             entry: values
             for entry, values in tuning.space.items()
-            if reads(variant, starts, entry) and not fixed(changes, entry)
+            if reads(made, variant, starts, entry) and not fixed(changes, entry)
         }
         first = {entry: value_of(made, entry, path.name) for entry in space}
         for entry, value in first.items():
@@ -168,10 +168,12 @@ def searches(name: str) -> list[Search]:
     return sorted(found.values(), key=lambda one: one.follows)
 
 
-def reads(variant: str, starts: bool, entry: str) -> bool:
+def reads(profile: Profile, variant: str, starts: bool, entry: str) -> bool:
     """Whether a run of a variant depends on an entry of the profile."""
     of = VARIANTS[variant]
     part, _, rest = entry.partition(".")
+    alignment = profile.alignment
+    needs = {"noise": alignment.mtm, "contrast": alignment.icl, "temperature": alignment.icl}
     return {
         # Of ALT_ctr it is that of the pretraining, too.
         "ctr": of.reads_ids and (starts or variant != "alt_ctr"),
@@ -179,7 +181,7 @@ def reads(variant: str, starts: bool, entry: str) -> bool:
         "text": of.reads_text or starts,
         "alpha": of.kind == "both",
         "finetuning": rest.startswith(f"{of.budget}."),
-        "alignment": starts,
+        "alignment": starts and needs.get(rest, True),
         "pretraining": starts,
         "data": True,
     }[part]
