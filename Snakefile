@@ -57,6 +57,7 @@ NEEDED = ("01_data", "02_templating", "14_report")  # where these fail, nothing 
 # of what runs, which ends with it.
 PYTHON = shlex.quote(sys.executable)
 RUN = f"-m altlib.lab.run {shlex.quote(PROFILE)} --parent $PPID --threads {PLAN.profile.threads}"
+RUN += " --tuning" if TUNING else ""
 
 
 def stamps(names):

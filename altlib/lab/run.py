@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--setting", help="of the study")
     parser.add_argument("--threads", type=int, help="processor threads; all cores if not given")
     parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--tuning", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if not 0 <= words.seed < 1 << 63:
@@ -131,7 +132,7 @@ def main() -> None:
         checkpoint_seconds()
         if words.job is not None:
             os.environ.setdefault("TQDM_MININTERVAL", "5")
-            plan = jobs.tuning if words.job.startswith("tune/") else jobs.plan
+            plan = jobs.tuning if words.tuning else jobs.plan
             job = plan(words.profile).jobs.get(words.job)
             if job is None:
                 raise ValueError(
