@@ -295,7 +295,15 @@ REPORT_NAMES = (
     *("data", "splits", "sentences", "pretraining", "recovery"),
     *("finetune_ctr", "finetune_lang", "finetune_both"),
     *("main", "controls", "cold", "auc", "logloss", "differences", "claims"),
-    *("alignment", "own_words", "field_attention", "needed_words", "field_needs", "trials"),
+    *(
+        "alignment",
+        "own_words",
+        "field_attention",
+        "needed_words",
+        "field_needs",
+        "alignment_trade",
+        "trials",
+    ),
     *("serving", "serving_costs", "serving_basis", "serving_load", "same_cost"),
 )
 """The tables and figures of a report, which no study may be called."""
