@@ -294,7 +294,7 @@ STUDY_NOTEBOOKS = (
 REPORT_NAMES = (
     *("data", "splits", "sentences", "pretraining", "recovery"),
     *("finetune_ctr", "finetune_lang", "finetune_both"),
-    *("main", "controls", "cold", "auc", "logloss", "differences", "claims"),
+    *("main", "controls", "cold", "auc", "logloss", "differences", "claims", "reported"),
     *(
         "alignment",
         "own_words",

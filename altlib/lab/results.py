@@ -13,6 +13,7 @@ import pandas as pd
 from altlib import store
 from altlib.config import BACKBONES, VARIANTS, Finetuning, Pretraining
 from altlib.data.tabular import Prepared
+from altlib.faults import entries
 from altlib.lab import metrics
 from altlib.lab.keys import data_key, folder
 from altlib.lab.steps import epoch_kept, prepare
@@ -145,6 +146,11 @@ def read_run(config: Finetuning, tests: dict[str, Split]) -> dict[str, Any] | No
         **{name: result[name] for name in ("auc", "logloss", "epochs", "train_rows")},
         **{name: result[name] for name in ("seconds", "rows_per_second")},
     }
+
+
+def reported(dataset: str) -> list[dict[str, Any]]:
+    """What others report for a data set: source, split, note, and AUC and Logloss by model."""
+    return entries(Path(__file__).with_name("reported.yaml")).get(dataset, [])
 
 
 def predictions(config: Finetuning) -> np.ndarray:

@@ -29,7 +29,7 @@ WORDS = (
         "masked field",
         "needs most",
     ),
-    *("engine", "machine", "made on", "claim", "verdict", "figures", "stands on"),
+    *("engine", "machine", "made on", "claim", "verdict", "figures", "stands on", "source", "note"),
 )
 """Columns of words, whatever they look like."""
 
