@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from altlib.config import VARIANTS
-from altlib.lab import metrics
+from altlib.lab import claims, metrics
 from altlib.lab.results import Split
 from altlib.profile import Profile, Study
 
@@ -19,19 +19,13 @@ Name = TypeVar("Name")
 RAW = VARIANTS["raw"].label
 
 
-# --- data and pretraining ----------------------------------------------------------------------
-
-
-# --- comparisons -------------------------------------------------------------------------------
-
-
 def difference(
     runs: pd.DataFrame, base: pd.DataFrame | None, metric: str = "auc"
 ) -> dict[str, Any]:
     """The columns that compare runs with others of the same seeds and test rows; empty without.
 
-    The bootstrap draws users with all their test rows, since rows of one user are correlated. Rows
-    of a single user allow none.
+    The bootstrap draws users with all their test rows, since rows of one user are correlated, and
+    seeds. Rows of a single user allow none.
     """
     nothing = dict.fromkeys(("difference", "low", "high", "p"), np.nan) | {"seeds improved": ""}
     if base is None:
@@ -127,9 +121,9 @@ def main_table(found: pd.DataFrame) -> pd.DataFrame:
     """AUC and Logloss of each variant over its seeds, and a paired test against raw.
 
     "AUC − raw" is the difference of the mean AUC over the seeds that both have, with the interval
-    and p-value of a paired bootstrap over test users; "p (BH)" is corrected for the comparisons of
-    the table. DeLong's test compares the first seeds and takes rows as independent. "best" is as in
-    `compared`.
+    and p-value of a paired bootstrap over test users and seeds; "p (BH)" is corrected for the
+    comparisons of the table. DeLong's test compares the first seeds and takes rows as independent.
+    "best" is as in `compared`.
     """
     groups, lines = by_variant(found), []
     for variant, line in against_raw(found).items():
@@ -148,7 +142,7 @@ def main_table(found: pd.DataFrame) -> pd.DataFrame:
 MAIN_COLUMNS = [
     *("variant", "model", "seeds", "epochs", "epoch kept", "AUC", "AUC s.d.", "best"),
     *("AUC − raw", "low", "high", "seeds improved", "p", "p (BH)", "p (DeLong, first seeds)"),
-    *("RelaImpr.", "Logloss", "Logloss s.d.", "train rows", "seconds"),
+    *("RelaImpr.", "Logloss", "Logloss s.d.", "train rows", "pretraining rows", "seconds"),
 ]
 
 
@@ -167,6 +161,7 @@ def control_table(found: pd.DataFrame) -> pd.DataFrame:
                 "metric": words,
                 "seeds": len(paired(runs, groups[control])),
                 "train rows": runs["train_rows"].iloc[0],
+                PRETRAINED: runs["pretraining_rows"].iloc[0],
             }
             lines.append(line | difference(runs, groups[control], metric))
     return corrected(pd.DataFrame(lines, columns=CONTROL_COLUMNS))
@@ -176,7 +171,7 @@ METRICS = {"auc": "AUC", "logloss": "Logloss"}
 
 CONTROL_COLUMNS = [
     *("variant", "control", "metric", "difference", "low", "high", "seeds improved", "p", "p (BH)"),
-    *("seeds", "train rows"),
+    *("seeds", "train rows", PRETRAINED),
 ]
 
 
@@ -284,7 +279,7 @@ def restricted(found: pd.DataFrame, part: np.ndarray) -> pd.DataFrame:
 
 
 def verdict(main: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
-    """What the tables say, in plain sentences; a difference counts if its interval excludes 0.
+    """What the tables say, in plain sentences, by the words of `claims.judged`.
 
     Args:
         main: from `main_table`.
@@ -294,25 +289,25 @@ def verdict(main: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
     for _, line in main[main["AUC − raw"].notna()].iterrows():
         number = line["seeds improved"].rpartition(" ")[2]
         seeds = f"{number} seed{'s' if number != '1' else ''}"
-        words = judged(line["AUC − raw"], line, "the raw ID-based model")
+        words = told(line["AUC − raw"], line, "the raw ID-based model")
         sentences.append(f"{line['variant']} {words}, {seeds}).")
     for _, line in controls.iterrows():
         if line["metric"] == "AUC" and line["control"] != RAW:
-            words = judged(line["difference"], line, f"its control, {line['control']}")
+            words = told(line["difference"], line, f"its control, {line['control']}")
             sentences.append(f"{line['variant']} {words}).")
     return sentences
 
 
-def judged(difference: float, line: pd.Series, other: str) -> str:
+def told(difference: float, line: pd.Series, other: str) -> str:
     """A difference in AUC in words, up to an open bracket."""
-    if line["low"] > 0:
-        words = f"beats {other}"
-    elif line["high"] < 0:
-        words = f"is worse than {other}"
-    else:
-        words = f"is not distinguishable from {other}"
+    words = {
+        claims.SUPPORTED: "is better than",
+        claims.CONTRADICTED: "is worse than",
+        claims.NONE: "is as good as",
+        claims.UNDECIDED: "cannot be told from",
+    }[claims.judged(line["low"], line["high"])]
     interval = f"95 % interval {line['low']:+.4f} to {line['high']:+.4f}"
-    return f"{words} here ({difference:+.4f} AUC, {interval}"
+    return f"{words} {other} here ({difference:+.4f} AUC, {interval}"
 
 
 def budgets(profile: Profile) -> str:

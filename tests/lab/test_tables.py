@@ -108,10 +108,10 @@ def test_a_difference_counts_only_if_its_interval_excludes_nothing(
 ) -> None:
     controls = tables.control_table(found)
     said = tables.verdict(tables.main_table(found), controls)
-    assert said[0].startswith("ALT_ctr beats the raw ID-based model here (+")
+    assert said[0].startswith("ALT_ctr is better than the raw ID-based model here (+")
     assert said[0].endswith("2 seeds).")
     assert said[2].startswith("ALT_lang is worse than the raw ID-based model here (-")
-    assert said[3].startswith("ALT_lang is not distinguishable from its control, PLM (unaligned)")
+    assert said[3].startswith("ALT_lang cannot be told from its control, PLM (unaligned)")
     assert len(said) == 4
     assert set(controls["metric"]) == {"AUC", "Logloss"} and len(controls) == 4
 
