@@ -36,8 +36,18 @@ def test_a_profile_runs_its_jobs_and_the_notebooks_that_it_has_something_for(pro
     expected = (every - set(STUDY_NOTEBOOKS)) | set(plan.profile.studies)
     if "alt_both" not in plan.profile.seeds:
         expected -= {"12_alignment", "13_serving"}
+    if not any(run.pretraining for runs in plan.runs.values() for run in runs):
+        expected -= {"03_pretraining"}
     assert set(notebooks) == expected
     assert notebooks[-1] == "14_report"
+
+
+def test_tuning_runs_a_job_for_each_row() -> None:
+    done = dry_run(ALTLIB_PROFILE="quick", ALTLIB_TUNE="yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = re.findall(r"^    output: artifacts/jobs/(\S+).json", done.stdout, flags=re.MULTILINE)
+    assert sorted(made) == sorted(jobs.tuning("quick").jobs)
+    assert "input: notebooks/" not in done.stdout
 
 
 @pytest.fixture(scope="module")

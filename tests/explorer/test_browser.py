@@ -156,7 +156,8 @@ def test_explore_in_jupyterlab(home: Path, server: tuple[str, str], browser: Any
     root.wait_for()
     status = root.locator(".status")
     cells = root.locator("td.cell")
-    assert root.locator("table[role=grid]").count() == 1
+    assert root.locator("table[role=grid]").count() == 2  # what is read, what is needed
+    first = root.locator("table[role=grid]").first
 
     # hover, click, and what reaches Python
     cells.nth(3).hover()
@@ -167,27 +168,31 @@ def test_explore_in_jupyterlab(home: Path, server: tuple[str, str], browser: Any
     pinned = asked(page, "[explorer_view.map.pinned[name] for name in ('row', 'column')]")
     assert pinned == "[0, 3]"
     page.keyboard.press("ArrowLeft")
-    assert root.locator("td.cell[tabindex='0']").get_attribute("data-place") == "0,0,2"
+    assert first.locator("td.cell[tabindex='0']").get_attribute("data-place") == "0,0,2"
     page.keyboard.press("Home")
 
-    # keys: one tab stop, arrows, Enter
-    assert root.locator("td.cell[tabindex='0']").count() == 1
-    root.locator("td.cell[tabindex='0']").focus()
+    # keys: one tab stop a map, arrows, Enter
+    assert root.locator("td.cell[tabindex='0']").count() == 2
+    first.locator("td.cell[tabindex='0']").focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     place = page.evaluate("document.activeElement.dataset.place")
-    assert place == "0,1,1" and root.locator("td.cell[tabindex='0']").count() == 1
+    assert place == "0,1,1" and first.locator("td.cell[tabindex='0']").count() == 1
     page.keyboard.press("Enter")
     assert root.locator("td.pinned").get_attribute("data-place") == "0,1,1"
     page.keyboard.press("Control+End")
     assert page.evaluate("document.activeElement.dataset.place").startswith("0,5,")
 
-    # choose a field and a checkpoint to compare with: three maps, one of differences
+    root.locator("td[data-place='1,2,3']").hover()
+    need = r"without the words of item id, the loss of occupation is [+−]\d\.\d{3} nats"
+    assert re.search(need, status.inner_text())
+
+    # choose a field and a checkpoint to compare with: three maps, one of differences, and two
     output = page.locator(".jp-OutputArea-output:has(.alt-map)").first
     output.get_by_label("Masked field").select_option("genre")
-    root.locator("tr.chosen th", has_text="genre").wait_for()
+    root.locator("tr.chosen th", has_text="genre").first.wait_for()
     output.get_by_label("Compare with").select_option("before pretraining")
-    root.locator("table[role=grid]").nth(2).wait_for()
+    root.locator("table[role=grid]").nth(4).wait_for()
     assert "less" in root.locator("caption").nth(2).inner_text()
     assert root.locator("td.pinned").count() == 0
     output.get_by_text("all rows").click()

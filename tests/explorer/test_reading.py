@@ -107,11 +107,11 @@ def test_own_words_compares_with_other_sentences_and_with_an_even_spread(
         reader.checkpoints, reader.data, reader.sentences, rows, "after pretraining"
     )
     assert table["checkpoint"].tolist() == [*reader.checkpoints, "after pretraining"]
-    assert (table["low"] <= table["own words (nats)"]).all() and (
-        table["own words (nats)"] <= table["high"]
+    assert (table["low"] <= table["own words"]).all() and (
+        table["own words"] <= table["high"]
     ).all()
     line = table.iloc[1]
-    assert line["own words (nats)"] == pytest.approx(np.diag(mean).mean(), abs=1e-6)
+    assert line["own words"] == pytest.approx(np.diag(mean).mean(), abs=1e-6)
     most = sum(mean.iloc[f].argmax() == f for f in range(len(mean)))
     assert (line["read most by"], line["fields"]) == (most, len(mean))
     # An even spread over a sentence: the mean share of tokens that a field has.
