@@ -66,7 +66,7 @@ def stamps(names):
 
 def code(notebook):
     """The rooms whose change can change what a notebook shows."""
-    rooms = {"01_data": ["data"], "02_templating": ["data", "models"]}
+    rooms = {"01_data": ["data"], "02_templating": ["data", "models"], "03_pretraining": ["models"]}
     rooms |= {"12_alignment": ["explorer", "models"], "13_serving": ["serving", "models"]}
     return [
         str(file)
@@ -82,8 +82,8 @@ def executing(notebook):
     words += ["--out", f"reports/{PROFILE}/notebooks/{notebook}.ipynb"]
     if notebook not in NEEDED:
         words += ["--stamp", STAMP.format(notebook=notebook)]
-    if notebook == "12_alignment":
-        words += ["-p", "live", "False"]
+    if '"live: bool' in Path(f"notebooks/{notebook}.ipynb").read_text(encoding="utf-8"):
+        words += ["-p", "live", "False"]  # widgets, which an executed copy cannot show
     return shlex.join(words)
 
 

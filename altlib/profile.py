@@ -292,7 +292,7 @@ STUDY_NOTEBOOKS = (
 )
 
 REPORT_NAMES = (
-    *("data", "splits", "sentences", "pretraining", "recovery"),
+    *("data", "splits", "sentences", "mask_ratio_steps", "pretraining", "temperature", "recovery"),
     *("finetune_ctr", "finetune_lang", "finetune_both"),
     *("main", "controls", "cold", "auc", "logloss", "differences", "claims", "reported"),
     *(
