@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from altlib.lab import results, steps
-from altlib.lab.execute import execute
+from altlib.lab.execute import execute, read_parameters
 from altlib.profile import load_profile
 from altlib.store import PROJECT
 
@@ -41,8 +41,8 @@ def home(tiny_plm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_on_a_tiny_profile(path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALTLIB_HOME", str(home))
     out = home / path.name
-    quick = {"12_alignment": {"live": False}, "13_serving": {"seconds": 0.01, "requests": 5}}
-    more = quick.get(path.stem, {})
+    more: dict[str, object] = {"live": False} if "live" in read_parameters(path) else {}
+    more |= {"seconds": 0.01, "requests": 5} if path.stem == "13_serving" else {}
     execute(path, out, {"profile": str(home / "tiny.yaml"), **more}, timeout=1200)
     assert out.exists()
     assert (home / "artifacts" / "stamps" / "tiny" / f"{path.stem}.json").exists()
@@ -56,7 +56,7 @@ def test_the_report_is_whole(home: Path) -> None:
         assert (home / "reports" / "tiny" / "figures" / f"{figure}.svg").exists()
         assert (home / "reports" / "tiny" / "figures" / f"{figure}.png").exists()
     studies = ("id_models", "backbones", "passes", "mask_ratio", "plm_sizes", "plm_sizes_cost")
-    studies += ("own_words", "serving")
+    studies += ("own_words", "needed_words", "serving")
     for study in studies:
         assert f'src="figures/{study}.svg"' in page
         assert (home / "reports" / "tiny" / "tables" / f"{study}.csv").exists()
@@ -100,6 +100,10 @@ def test_tables_of_single_notebooks_hold_what_they_say(
             share = found[kind].get(field.name, [0, np.nan])[1]
             assert line[column] == pytest.approx(share, nan_ok=True)
         assert line["masked words"] == found["mlm"].get(field.name, [0])[0]
+    trade = table("alignment_trade").set_index("setting")
+    assert list(trade.index) == ["nothing", "determining"]
+    needs = table("needed_words").set_index("masked field")
+    assert set(needs.index) == {field.words for field in data.schema.fields}
     cost = table("plm_sizes_cost")
     assert cost["variant"].tolist() == ["ALT_ctr"] and cost["GFLOP a row"][0] > 0
     looks = table("mask_ratio_recovery")
