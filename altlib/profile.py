@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
+from pydantic import StrictBool
 from pydantic.dataclasses import dataclass
 
 from altlib import store
@@ -114,7 +115,7 @@ class Range:
 
     low: float
     high: float
-    log: bool = False
+    log: StrictBool = False
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -163,7 +164,7 @@ class Profile:
             one with seed s modulo this, so that seeds differ in it, too.
         preset: "corrected", or "published" for the published code's choices.
         alpha: mixture of `ALT_both`.
-        studies: for notebooks 07 to 11, by the notebook's and the study's name.
+        studies: for notebooks 04 and 07 to 11, by the notebook's and the study's name.
         tuning: how tuning chooses what stands in `tuned`.
         tuned: for each variant, entries in place of the profile's.
         threads: processor threads of a training; results are the same to the last digit on
@@ -288,12 +289,13 @@ class Profile:
 
 
 STUDY_NOTEBOOKS = (
-    *("07_baselines", "08_backbones", "09_ablations", "10_mask_ratio", "11_plm_scaling"),
+    *("04_finetune_ctr", "07_baselines", "08_backbones", "09_ablations", "10_mask_ratio"),
+    "11_plm_scaling",
 )
 
 REPORT_NAMES = (
     *("data", "splits", "sentences", "mask_ratio_steps", "pretraining", "temperature", "recovery"),
-    *("finetune_ctr", "finetune_lang", "finetune_both"),
+    *("finetune_ctr", "gap", "finetune_lang", "words_hidden", "finetune_both", "mixing"),
     *("main", "controls", "cold", "auc", "logloss", "differences", "claims", "reported"),
     *(
         "alignment",

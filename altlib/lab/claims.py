@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
+from IPython.display import Markdown
 
 from altlib.config import VARIANTS
 
@@ -289,3 +290,10 @@ def stands_on(name: str, lines: pd.DataFrame, data: str = "") -> str:
             few = column == "seeds" and list(ends) == ["1"]
             words.append(f"{' to '.join(ends)} {'seed' if few else column}")
     return ", ".join(words)
+
+
+def quotes(tables: Mapping[str, pd.DataFrame], data: str = "") -> Markdown:
+    """The verdicts on the claims that these tables test, a sentence to quote each."""
+    found = table(tables, data)
+    said = [sentence(line) for _, line in found[found["verdict"] != "not tested"].iterrows()]
+    return Markdown("\n\n".join(f"> {words}" for words in said) or "These tables test no claim.")

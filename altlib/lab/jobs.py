@@ -80,7 +80,8 @@ def plan(name: str) -> Plan:
         runs[VARIANTS[run.variant].notebook].append(run)
     for notebook in profile.studies:
         studies = study_runs(name, notebook).values()
-        runs[notebook] = [run for settings in studies for of in settings.values() for run in of]
+        several = [run for settings in studies for of in settings.values() for run in of]
+        runs[notebook] = runs.get(notebook, []) + several
     every = [run for of in runs.values() for run in of]
     aligned = [profile.aligned()] if any(run.pretraining for run in every) else []
     apart = profile.processes * profile.nodes > 1
@@ -90,7 +91,7 @@ def plan(name: str) -> Plan:
     def showing(*made: Pretraining | Finetuning) -> list[str]:
         return list(dict.fromkeys(by[id_of(one)] for one in made))
 
-    main = showing(*(run for notebook in MAIN.values() for run in runs[notebook]))
+    main = showing(*profile.runs())
     data = [name for name in jobs if name.startswith("data/")]
     shown = {"01_data": data, "02_templating": data}
     shown |= {"03_pretraining": showing(*aligned)} if aligned else {}

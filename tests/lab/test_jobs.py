@@ -54,7 +54,9 @@ def test_a_notebook_follows_the_jobs_whose_results_it_shows() -> None:
         assert {id_of(run) for run in runs} <= set(shown)
     (start,) = plan.shown["03_pretraining"]
     assert plan.jobs[start].makes == (plan.profile.aligned(),)
-    assert set(plan.shown["04_finetune_ctr"]) < set(plan.shown["06_finetune_both"])
+    by = {id_of(one): job.name for job in plan.jobs.values() for one in job.makes}
+    assert set(plan.shown["06_finetune_both"]) == {by[id_of(r)] for r in plan.profile.runs()}
+    assert set(plan.shown["04_finetune_ctr"]) > {by[id_of(plan.profile.run("alt_ctr", 0))]}
     assert set(plan.shown["14_report"]) == set(plan.jobs)
     assert "12_alignment" not in jobs.plan("gpu").shown
 
