@@ -294,19 +294,13 @@ STUDY_NOTEBOOKS = (
 )
 
 REPORT_NAMES = (
-    *("data", "splits", "sentences", "mask_ratio_steps", "pretraining", "temperature", "recovery"),
+    *("data", "min_count", "splits", "sentences", "mask_ratio_steps"),
+    *("pretraining", "temperature", "recovery"),
     *("finetune_ctr", "gap", "finetune_lang", "words_hidden", "finetune_both", "mixing"),
-    *("main", "controls", "cold", "auc", "logloss", "differences", "claims", "reported"),
-    *(
-        "alignment",
-        "own_words",
-        "field_attention",
-        "needed_words",
-        "field_needs",
-        "alignment_trade",
-        "trials",
-    ),
-    *("serving", "serving_costs", "serving_basis", "serving_load", "same_cost"),
+    *("main", "controls", "cold", "auc", "logloss", "differences", "claims", "reported", "trials"),
+    *("gradients", "ratio_square", "masked_fields"),
+    *("alignment", "own_words", "field_attention", "needed_words", "field_needs"),
+    *("alignment_trade", "serving", "serving_costs", "serving_basis", "serving_load", "same_cost"),
 )
 """The tables and figures of a report, which no study may be called."""
 

@@ -8,6 +8,7 @@ from warnings import warn
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 
 from altlib.config import key
 from altlib.lab import stamps
@@ -67,6 +68,17 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {name: [text(str(name), value) for value in frame[name].tolist()] for name in frame}
     )
+
+
+def table(frame: pd.DataFrame, *columns: str) -> HTML:
+    """The table for a notebook: these columns, all if none are named, and the whole below them
+    behind "all columns"."""
+    whole = shown(frame)
+    text = (whole[list(columns)] if columns else whole).to_html(index=False, border=0)
+    if columns and set(columns) < set(whole):
+        every = whole.to_html(index=False, border=0)
+        text += f"<details><summary>all columns</summary>{every}</details>"
+    return HTML(text)
 
 
 def read(profile: Profile, notebook: str, name: str) -> pd.DataFrame:
