@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from IPython.display import Markdown
+
 from altlib import store
 from altlib.config import key
 from altlib.lab.provenance import provenance
@@ -20,8 +22,8 @@ def file_of(profile: Profile, notebook: str) -> Path:
     return store.home() / "artifacts" / "stamps" / profile.name / f"{notebook}.json"
 
 
-def stamp(notebook: str, profile: Profile) -> dict[str, Any]:
-    """Ends a notebook: writes down that it ran, and returns on what it stands.
+def stamp(notebook: str, profile: Profile) -> Markdown:
+    """Ends a notebook: writes down that it ran, and returns on what it stands, in a sentence.
 
     Args:
         notebook: its name, as "03_pretraining".
@@ -31,7 +33,13 @@ def stamp(notebook: str, profile: Profile) -> dict[str, Any]:
     if (shown := report_folder(profile)).exists():
         store.flush(shown)  # a stamp stands for the tables and figures, too
     store.write_json(file_of(profile, notebook), content)
-    return {**content, **provenance()}
+    made = provenance()
+    with_versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    changed = ", with changes since" if made["changed since"] else ""
+    return Markdown(
+        f"*Profile {profile.name}, on {made['date']}: {made['machine']}; {with_versions}; commit "
+        f"{made['commit'][:10] or 'unknown'}{changed}.*"
+    )
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,188 @@
+"""The site of a profile: a front page with the verdicts, and its executed notebooks as pages.
+
+The front page is reports/<profile>/README.md, plain Markdown that reads well where it lies. Sphinx
+makes index.html of it, and a page of each notebook, with navigation and search. The site opens from
+disk and asks no other host for anything: formulas become MathML, which browsers draw themselves.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+from docutils import nodes
+from latex2mathml.converter import convert
+
+from altlib import store
+from altlib.lab import show
+
+SIGNS = {
+    "supported": "● supported",
+    "contradicted": "✕ contradicted",
+    "no difference": "○ no difference",
+    "undecided": "◌ undecided",
+}
+MAIN = ("variant", "model", "seeds", "AUC", "Logloss", "AUC − raw", "low", "high")
+"""The columns of the main table on the front page."""
+
+
+def basis(profile: str, found: pd.DataFrame) -> str:
+    """On what tables stand: the data, profile, machines, versions and days of results.
+
+    Args:
+        profile: its name.
+        found: from `results.read`.
+    """
+    data: dict[str, None] = {}
+    for of in (result["data"] for result in found["result"]):
+        exact = "" if of.get("exact", True) else " (not known to be the published copy)"
+        parts = ", ".join(f"{rows:,} {split}" for split, rows in of["split rows"].items())
+        data[f"{of['name']}{exact}, split by {of['split']} into {parts} rows"] = None
+    provenances = [result["provenance"] for result in found["result"]]
+    machines = {
+        f"{made['machine']}, {made['threads']} thread{'s' * (made['threads'] > 1)}": None
+        for made in provenances
+    }
+    versions = {
+        f"torch {made['versions']['torch']}, transformers {made['versions']['transformers']}": None
+        for made in provenances
+    }
+    days = sorted({made["date"] for made in provenances})
+    return (
+        f"Data: {'; '.join(data)}. Profile: {profile}. Machine: {'; '.join(machines)}. "
+        f"{'; '.join(versions)}. Made on {' to '.join(sorted({days[0], days[-1]}))}."
+    )
+
+
+def front(
+    title: str,
+    asked: str,
+    verdicts: pd.DataFrame,
+    main: pd.DataFrame,
+    findings: Sequence[str],
+    missing: Sequence[str],
+    stands_on: str,
+) -> str:
+    """The front page in Markdown.
+
+    Args:
+        title: of the page.
+        asked: what was asked, in a paragraph.
+        verdicts: from `claims.table`.
+        main: from `tables.main_table`.
+        findings: sentences below the main table.
+        missing: names of runs that are not there, for a footnote.
+        stands_on: from `basis`.
+    """
+    tested = verdicts[verdicts["verdict"] != "not tested"]
+    said = [f"{(tested['verdict'] == word).sum()} {word}" for word in SIGNS]
+    board = tested[["claim", "verdict", "figures"]].replace({"verdict": SIGNS})
+    untested = verdicts.loc[verdicts["verdict"] == "not tested", "claim"]
+    parts = [f"# {title}", asked, "## What stands"]
+    parts += [f"Of {len(tested)} claims of the paper that were tested here: {', '.join(said)}."]
+    parts += ["![Difference in AUC of each variant from raw](figures/differences.svg)"]
+    parts += [show.markdown(board)]
+    if len(untested):
+        parts += ["Not tested here: " + " ".join(untested)]
+    parts += ["## The main table", show.markdown(main[[*MAIN]]), *findings]
+    parts += ["## What it stands on", stands_on]
+    if missing:
+        parts += [f"Not there ({len(missing)}): {'; '.join(missing)}."]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def build(folder: Path, title: str) -> Path:
+    """Makes the site of a report's README.md and of the executed notebooks in it.
+
+    Args:
+        folder: the report's.
+        title: above the navigation.
+
+    Returns:
+        Its front page, index.html.
+    """
+    from sphinx.application import Sphinx  # takes a second to load
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+    with tempfile.TemporaryDirectory() as scratch, open(os.devnull, "w") as nowhere:
+        source, out = Path(scratch, "source"), Path(scratch, "out")
+        shutil.copytree(folder / "figures", source / "figures")
+        (source / "notebooks").mkdir()
+        pages = []
+        for file in sorted((folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+            if file.suffixes == [".ipynb"]:
+                nbformat.write(page(file), source / "notebooks" / file.name)
+                pages.append(f"notebooks/{file.stem}")
+        tree = "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"])
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        (source / "index.md").write_text(f"{text}\n\n{tree}\n", encoding="utf-8")
+        with patch_docutils(None), docutils_namespace():
+            app = Sphinx(
+                source,
+                None,
+                out,
+                Path(scratch, "trees"),
+                "html",
+                settings(title),
+                status=None,
+                warning=nowhere,
+            )
+            app.build()
+        if app.statuscode:
+            raise RuntimeError(f"Sphinx could not make the site of {folder}.")
+        shutil.copytree(out, folder, dirs_exist_ok=True)
+    store.flush(folder)
+    return folder / "index.html"
+
+
+def page(file: Path) -> nbformat.NotebookNode:
+    """An executed notebook as a page: without the cell of injected parameters."""
+    book = nbformat.read(file, as_version=4)
+    book.cells = [
+        cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    return book
+
+
+def settings(title: str) -> dict[str, Any]:
+    """Those of Sphinx."""
+    return {
+        "project": "altlib",
+        "author": "",
+        "extensions": ["myst_nb", "altlib.lab.site"],
+        "nb_execution_mode": "off",
+        "nb_output_stderr": "remove",  # progress bars
+        "myst_enable_extensions": ["dollarmath", "amsmath"],
+        "suppress_warnings": ["myst.header"],
+        "html_theme": "sphinx_book_theme",
+        "html_title": title,
+        "html_math_renderer": "mathml",
+        "html_copy_source": False,
+        "html_show_sourcelink": False,
+        "html_show_copyright": False,
+        "html_theme_options": {
+            "home_page_in_toc": True,
+            "navbar_persistent": [],
+            "use_download_button": False,
+            "use_fullscreen_button": False,
+        },
+    }
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Sphinx calls it, as of an extension: formulas as MathML."""
+
+    def inline(translator: Any, node: nodes.Element) -> None:
+        translator.body.append(convert(node.astext()))
+        raise nodes.SkipNode
+
+    def block(translator: Any, node: nodes.Element) -> None:
+        translator.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+        raise nodes.SkipNode
+
+    app.add_html_math_renderer("mathml", (inline, None), (block, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

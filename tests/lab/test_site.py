@@ -1,0 +1,83 @@
+"""The site: verdicts first, notebooks as pages, and nothing asked of another host."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from altlib.lab import claims, site
+
+VERDICTS = pd.DataFrame(
+    {
+        "claim": ["ALT gains.", "ALT costs nothing.", "ALT sings."],
+        "verdict": ["no difference", "supported", "not tested"],
+        "figures": ["+0.0002 [-0.0005, +0.0009]", "1.010", "–"],
+        "stands on": ["table main", "table same cost", "–"],
+    }
+)
+MAIN = pd.DataFrame(
+    [dict.fromkeys(site.MAIN, 0.5) | {"variant": "raw", "model": "A | B", "seeds": 3}]
+)
+
+
+def front(missing: tuple[str, ...] = ()) -> str:
+    return site.front("ALT on *x*", "Asked.", VERDICTS, MAIN, ["A finding."], missing, "Data: x.")
+
+
+def test_the_front_page_begins_with_what_stands() -> None:
+    text = front()
+    assert text.startswith("# ALT on *x*\n\nAsked.\n\n## What stands\n\nOf 2 claims")
+    assert "1 supported, 0 contradicted, 1 no difference, 0 undecided" in text
+    assert "● supported" in text and "○ no difference" in text
+    assert "Not tested here: ALT sings." in text
+    assert r"A \| B" in text and "A finding." in text and "Not there" not in text
+    assert set(site.SIGNS) | {"not tested"} == set(claims.VERDICTS)
+
+
+def test_what_is_missing_is_a_footnote() -> None:
+    text = front(("P5, seed 0 (no weights)",))
+    assert text.rstrip().endswith("Not there (1): P5, seed 0 (no weights).")
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "differences.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>'
+    )
+    (tmp_path / "README.md").write_text(front(), encoding="utf-8")
+    (tmp_path / "notebooks").mkdir()
+    text = r"""# 1 · First
+
+It is $\operatorname{softmax}(q^\top t_l / \sqrt{H})$, with
+
+$$x_f \mapsto y$$"""
+    injected = nbformat.v4.new_code_cell("secret = 1", metadata={"tags": ["injected-parameters"]})
+    shown = nbformat.v4.new_code_cell("print(1)")
+    shown.outputs = [nbformat.v4.new_output("stream", name="stdout", text="one\n")]
+    shown.outputs += [nbformat.v4.new_output("stream", name="stderr", text="a bar\n")]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text), injected, shown])
+    nbformat.write(book, tmp_path / "notebooks" / "01_first.ipynb")
+    nbformat.write(book, tmp_path / "notebooks" / "02_second.failed.ipynb")
+    return tmp_path
+
+
+def test_notebooks_become_pages(report: Path) -> None:
+    index = site.build(report, "ALT, x")
+    text = index.read_text(encoding="utf-8")
+    assert "What stands" in text and 'href="notebooks/01_first.html"' in text
+    page = (report / "notebooks" / "01_first.html").read_text(encoding="utf-8")
+    assert page.count("<math") == 2 and "softmax" in page and "\\sqrt" not in page
+    assert "one" in page and "a bar" not in page and "secret" not in page
+    assert not (report / "notebooks" / "02_second.failed.html").exists()
+    assert (report / "notebooks" / "01_first.ipynb").exists()
+    assert not [file for file in report.rglob("*") if file.is_file() and not file.stat().st_size]
+
+
+def test_the_site_loads_nothing_from_another_host(report: Path) -> None:
+    site.build(report, "ALT, x")
+    for file in report.rglob("*.html"):
+        loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"([^\"]+)", file.read_text())
+        assert not [address for address in loaded if "//" in address], file
