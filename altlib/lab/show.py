@@ -49,6 +49,8 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             return "–"
         if isinstance(value, float) and np.isinf(value):
             return "∞"
+        if isinstance(value, (bool, np.bool_)):
+            return "●" if value else ""
         if name in percent:
             return f"{value:+.2%}" if name == "RelaImpr." else f"{value:.1%}"
         if name in ("AUC − raw", "low", "high", "difference"):
