@@ -96,7 +96,7 @@ def front(
 
 
 def build(folder: Path, title: str) -> Path:
-    """Makes the site of a report's README.md and of the executed notebooks in it.
+    """Makes the site of a report's README.md, of its executed notebooks, and of docs/.
 
     Args:
         folder: the report's.
@@ -117,7 +117,11 @@ def build(folder: Path, title: str) -> Path:
             if file.suffixes == [".ipynb"]:
                 nbformat.write(page(file), source / "notebooks" / file.name)
                 pages.append(f"notebooks/{file.stem}")
-        tree = "\n".join(["```{toctree}", ":hidden:", "", *pages, "```"])
+        guide = sorted((store.PROJECT / "docs").glob("*.md"))
+        (source / "guide").mkdir()
+        for file in guide:
+            shutil.copy(file, source / "guide")
+        tree = contents("Notebooks", pages) + contents("Guide", [f"guide/{f.stem}" for f in guide])
         text = (folder / "README.md").read_text(encoding="utf-8")
         (source / "index.md").write_text(f"{text}\n\n{tree}\n", encoding="utf-8")
         with patch_docutils(None), docutils_namespace():
@@ -137,6 +141,12 @@ def build(folder: Path, title: str) -> Path:
         shutil.copytree(out, folder, dirs_exist_ok=True)
     store.flush(folder)
     return folder / "index.html"
+
+
+def contents(caption: str, pages: Sequence[str]) -> str:
+    """A table of contents in MyST, which stands in the navigation alone."""
+    head = ["```{toctree}", ":hidden:", f":caption: {caption}", ""]
+    return "\n".join([*head, *pages, "```", ""])
 
 
 def page(file: Path) -> nbformat.NotebookNode:
