@@ -298,6 +298,8 @@ class TrainingConfig:
         compile: the layers of the PLM by torch.compile, and cross layers; takes half a minute at
             the start and needs a C++ compiler, and a run is then not repeatable to the last bit.
         seed: of weights, order, masks and dropout.
+        tracker: "tensorboard" to write losses and evaluations for it to artifacts/trackers/; a
+            result does not depend on it, nor does a key.
     """
 
     epochs: Count
@@ -314,6 +316,7 @@ class TrainingConfig:
     precision: Literal["auto", "no", "bf16"] = "auto"
     compile: bool = False
     seed: Seed = 0
+    tracker: Literal["tensorboard"] | None = None
 
 
 @checked(frozen=True, config=STRICT)
@@ -406,9 +409,11 @@ def key(*parts: Any) -> str:
 
 
 def with_gone(entries: dict[str, Any]) -> dict[str, Any]:
-    """A configuration's entries with those of `GONE`, level by level."""
+    """A configuration's entries that results depend on, with those of `GONE`, level by level."""
     whole = {}
     for name, value in entries.items():
+        if name == "tracker":
+            continue
         below = with_gone(value) if isinstance(value, dict) else value
         whole[name] = {**GONE.get(name, {}), **below} if isinstance(below, dict) else below
     return whole

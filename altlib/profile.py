@@ -167,6 +167,7 @@ class Profile:
         studies: for notebooks 04 and 07 to 11, by the notebook's and the study's name.
         tuning: how tuning chooses what stands in `tuned`.
         tuned: for each variant, entries in place of the profile's.
+        tracker: of every training; see `TrainingConfig`.
         threads: processor threads of a training; results are the same to the last digit on
             machines with more cores, which train several at once.
         processes: processes (GPUs) on each machine that share a pretraining.
@@ -188,6 +189,7 @@ class Profile:
     tuning: Tuning | None = None
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
     pretrainings: Count = 1
+    tracker: Literal["tensorboard"] | None = None
     threads: Count = 1
     processes: Count = 1
     nodes: Count = 1
@@ -260,7 +262,10 @@ class Profile:
         own = self.tuned.get(variant, {})
         start = {part: of for part, of in own.items() if part in ("alignment", "pretraining")}
         of = changed(changed(self, self.tuned.get("alt_ctr", {})), start)
-        training = replace(of.pretraining, seed=of.pretraining.seed + seed % self.pretrainings)
+        number = of.pretraining.seed + seed % self.pretrainings
+        training = replace(
+            of.pretraining, seed=number, tracker=self.tracker or of.pretraining.tracker
+        )
         return Pretraining(of.data, of.text, of.plm, of.ctr, of.alignment, training)
 
     def run(self, variant: str, seed: int) -> Finetuning:
@@ -272,10 +277,11 @@ class Profile:
         if variant not in VARIANTS:
             raise ValueError(f"There is no variant '{variant}'; {nearest(variant, VARIANTS)}")
         of, whole = VARIANTS[variant], changed(self, self.tuned.get(variant, {}))
+        budget = getattr(whole.finetuning, of.budget)
         return Finetuning(
             variant=variant,
             data=whole.data,
-            training=replace(getattr(whole.finetuning, of.budget), seed=seed),
+            training=replace(budget, seed=seed, tracker=self.tracker or budget.tracker),
             ctr=whole.ctr if of.reads_ids else None,
             text=whole.text if of.reads_text else None,
             plm=whole.plm if of.reads_text else None,

@@ -96,6 +96,8 @@ def fit(
         p for name, p in inner.named_parameters() if name.endswith("ctr.embedding.weight")
     ]
     checkpoint = Checkpoint(folder)
+    if config.tracker:
+        run.init_trackers(folder.name)
     state: dict[str, Any] = {
         "epoch": 0, "step": 0, "epochs": [], "curve": [], "best": None, "stale": 0, "seconds": 0.0,
         "rows": 0, "sums": {}, "stretch": {}, "stretch_rows": 0, "elapsed": 0.0,
@@ -157,9 +159,9 @@ def fit(
             if last or looked or state["step"] % max(1, len(plan) // 50) == 0:
                 record(state, pending)
                 close_stretch(state)
-                bar.set_postfix(
-                    {k: f"{v:.3f}" for k, v in state["curve"][-1].items() if k != "rows"}
-                )
+                losses_now = {k: v for k, v in state["curve"][-1].items() if k != "rows"}
+                bar.set_postfix({k: f"{v:.3f}" for k, v in losses_now.items()})
+                run.log(losses_now, step=state["curve"][-1]["rows"])
             bar.update()
             state["seconds"] += time.monotonic() - started
             if looked:
@@ -169,12 +171,17 @@ def fit(
             if due and synchronise and not last and run.is_main_process:
                 record(state, pending)
                 save()
-        finish_epoch(state, evaluate(model), config, checkpoint, inner, run)
+        evaluation = evaluate(model)
+        numbers = evaluation.get("loss", evaluation)  # of pretraining, or AUC and Logloss
+        run.log({f"evaluation/{k}": v for k, v in numbers.items()}, state["curve"][-1]["rows"])
+        finish_epoch(state, evaluation, config, checkpoint, inner, run)
         if time.monotonic() - saved >= checkpoint_seconds and run.is_main_process:
             save()
         if hopeless and hopeless([epoch["evaluation"]["auc"] for epoch in state["epochs"]]):
             break
     bar.close()
+    if config.tracker:
+        run.end_training()
     run.wait_for_everyone()
     if config.patience is not None:
         checkpoint.load_best(inner)

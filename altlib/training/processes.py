@@ -1,12 +1,14 @@
 """Processes, devices and seeds of a run."""
 
 import os
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 
+from altlib import store
 from altlib.config import TrainingConfig
 
 
@@ -33,7 +35,15 @@ def accelerator(config: TrainingConfig) -> Accelerator:
 
     It takes the place of the one before: Accelerate keeps one precision a process, and would refuse
     to finetune in another than that of pretraining.
+
+    Raises:
+        ValueError: the tracker is not installed.
     """
+    if config.tracker and find_spec(config.tracker) is None:
+        raise ValueError(
+            f"'tracker: {config.tracker}' needs the package {config.tracker}, which is not "
+            f"installed: pip install {config.tracker}."
+        )
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() else "no"
@@ -43,5 +53,7 @@ def accelerator(config: TrainingConfig) -> Accelerator:
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=precision,
+        log_with=config.tracker,
+        project_dir=store.home() / "artifacts" / "trackers" if config.tracker else None,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )

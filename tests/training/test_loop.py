@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 from torch import nn
 
-from altlib.config import TrainingConfig
+from altlib.config import TrainingConfig, key
 from altlib.data.frame import Dataset
 from altlib.data.tabular import Prepared, prepare
 from altlib.models import ctr
 from altlib.models.finetune import CtrModel, click_losses
+from altlib.training import processes
 from altlib.training.batches import Batches
 from altlib.training.checkpoint import Checkpoint
 from altlib.training.loop import fit, optimiser, predict, rate_factor
@@ -339,3 +342,42 @@ def test_a_killed_run_goes_on_to_the_same_metrics(tmp_path: Path, tiny_plm: str)
     assert killed["predictions"] == whole["predictions"]
     for a, b in zip(whole["history"]["epochs"], killed["history"]["epochs"], strict=True):
         assert a["train"] == b["train"] and a["evaluation"] == b["evaluation"]
+
+
+def test_a_tracker_gets_losses_and_evaluations(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, float]] = []
+
+    class Tracker(GeneralTracker):
+        name, requires_logging_directory = "kept", False
+
+        def __init__(self) -> None:
+            super().__init__()
+
+        @property
+        def tracker(self) -> None:
+            return None
+
+        def store_init_configuration(self, values: dict[str, Any]) -> None:
+            pass
+
+        def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+            told.extend((f"{name} {step}", float(value)) for name, value in values.items())
+
+    plain, history = train(data, tmp_path / "a")
+    make = Accelerator
+
+    def watched(**given: Any) -> Accelerator:
+        return make(**{**given, "log_with": Tracker(), "project_dir": None})
+
+    monkeypatch.setattr(processes, "find_spec", lambda name: True)
+    monkeypatch.setattr(processes, "Accelerator", watched)
+    same, again = train(data, tmp_path / "b", replace(CONFIG, tracker="tensorboard"))
+    assert key(replace(CONFIG, tracker="tensorboard")) == key(CONFIG)
+    assert again["curve"] == history["curve"], "a tracker changes nothing"
+    last = history["curve"][-1]
+    assert (f"ctr {last['rows']}", pytest.approx(last["ctr"])) in told
+    assert sum(name.startswith("evaluation/auc") for name, _ in told) == CONFIG.epochs
+    for one, two in zip(plain.parameters(), same.parameters(), strict=True):
+        assert torch.equal(one, two)

@@ -3,6 +3,7 @@
 import pytest
 
 from altlib.config import TrainingConfig
+from altlib.training import processes
 from altlib.training.processes import accelerator
 
 
@@ -19,3 +20,9 @@ def test_accelerate_takes_nothing_from_the_environment(monkeypatch: pytest.Monke
     assert run.gradient_accumulation_steps == 1 and run.mixed_precision == "no"
     assert run.state.dynamo_plugin.backend == "NO"
     assert run.distributed_type == "NO"
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package tensorboard.*pip install tensorboard"):
+        accelerator(TrainingConfig(epochs=1, batch=8, rate=0.1, tracker="tensorboard"))
