@@ -24,5 +24,5 @@ def test_accelerate_takes_nothing_from_the_environment(monkeypatch: pytest.Monke
 
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="needs the package tensorboard.*pip install tensorboard"):
+    with pytest.raises(ValueError, match=r"needs the package tensorboard.*pip install tensorboard"):
         accelerator(TrainingConfig(epochs=1, batch=8, rate=0.1, tracker="tensorboard"))
