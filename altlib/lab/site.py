@@ -5,8 +5,10 @@ makes index.html of it, and a page of each notebook, with navigation and search.
 disk and asks no other host for anything: formulas become MathML, which browsers draw themselves.
 """
 
+import argparse
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -196,3 +198,17 @@ def setup(app: Any) -> dict[str, bool]:
 
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m altlib.lab.site", description=__doc__)
+    parser.add_argument("profile", help="whose report has a README.md and executed notebooks")
+    name = parser.parse_args().profile
+    folder = store.home() / "reports" / name
+    if not (folder / "README.md").is_file():
+        sys.exit(f"altlib: there is no {folder / 'README.md'}; ./run_all.sh {name} makes it.")
+    print(build(folder, f"ALT, {name}"))
+
+
+if __name__ == "__main__":
+    main()
