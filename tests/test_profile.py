@@ -241,8 +241,8 @@ def test_every_table_and_figure_of_the_notebooks_is_a_name_that_studies_may_not_
             code = "".join(cell["source"])
             if "show.write(" in code or "figures.save(" in code:
                 written |= set(re.findall(r'\b(?:report|folder),\s*"(\w+)"', code))
-            if "show.write(table, folder, name)" in code:
-                written |= set(re.findall(r'"(\w+)": \w+', code))
+            if "figures.save(figure, report, name, alt)" in code:
+                written |= set(re.findall(r'"(\w+)": \(', code))
     assert {"main", "data", "serving", "cold", "auc"} <= written <= set(REPORT_NAMES)
 
 
