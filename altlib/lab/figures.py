@@ -53,8 +53,9 @@ def save(figure: Figure, folder: Path, name: str, alt: str) -> HTML:
     figure.savefig(png, dpi=150)
     plt.close(figure)
     data = base64.b64encode(png.read_bytes()).decode()
+    style = f"width:{96 * figure.get_figwidth():.0f}px;max-width:100%;background:white"
     return HTML(
-        f'<figure><img alt="{escape(alt)}" style="max-width:100%;background:white" '
+        f'<figure><img alt="{escape(alt)}" style="{style}" '
         f'src="data:image/png;base64,{data}"></figure>'
     )
 

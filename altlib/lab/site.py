@@ -116,7 +116,7 @@ def build(folder: Path, title: str) -> Path:
         (source / "notebooks").mkdir()
         pages = []
         for file in sorted((folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-            if file.suffixes == [".ipynb"]:
+            if file.suffixes == [".ipynb"] and file.stem != "14_report":  # which makes the site
                 nbformat.write(page(file), source / "notebooks" / file.name)
                 pages.append(f"notebooks/{file.stem}")
         guide = sorted((store.PROJECT / "docs").glob("*.md"))
