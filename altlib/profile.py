@@ -260,8 +260,10 @@ class Profile:
         """The pretraining that a variant starts from with a seed: that of ALT_ctr, but for what was
         tuned in the variant's own."""
         own = self.tuned.get(variant, {})
-        start = {part: of for part, of in own.items() if part in ("alignment", "pretraining")}
-        of = changed(changed(self, self.tuned.get("alt_ctr", {})), start)
+        start = {part: of for part, of in own.items() if part in START}
+        of = changed(
+            self, self.tuned.get("alt_ctr", {}) if not start or variant == "alt_ctr" else start
+        )
         number = of.pretraining.seed + seed % self.pretrainings
         training = replace(
             of.pretraining, seed=number, tracker=self.tracker or of.pretraining.tracker
@@ -293,6 +295,9 @@ class Profile:
         """Every finetuning of the profile."""
         return [self.run(variant, seed) for variant in self.seeds for seed in self.seeds[variant]]
 
+
+START = {"alignment", "pretraining"}
+"""Entries of which a row has its own where its pretraining was searched."""
 
 STUDY_NOTEBOOKS = (
     *("04_finetune_ctr", "07_baselines", "08_backbones", "09_ablations", "10_mask_ratio"),
@@ -456,11 +461,50 @@ def with_changes(entries: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
     A preset among the others brings all its entries.
     """
     changes = with_preset(changes)
-    tuned = entries.get("tuned")
-    if isinstance(tuned, Mapping):
-        kept = {variant: lacking(of, changes) for variant, of in tuned.items()}
-        entries = {**entries, "tuned": kept}
-    return merged(entries, changes)
+    whole = merged(entries, {})
+    spare(whole, changes)
+    for notebook, studies in mapping(whole, "studies").items():
+        for name, study in mapping(studies).items():
+            said = mapping(mapping(mapping(changes, "studies"), notebook), name)
+            for setting, of in mapping(study, "settings").items():
+                own = mapping(mapping(said, "settings"), setting)
+                for others in (changes, mapping(said, "base"), own):
+                    spare(mapping(of), others)
+    return merged(whole, changes)
+
+
+def spare(entries: dict[str, Any], others: Mapping[str, Any]) -> None:
+    """Takes out of what tuning chose what other entries say."""
+    if isinstance(tuned := entries.get("tuned"), Mapping):
+        entries["tuned"] = {variant: lacking(of, others) for variant, of in tuned.items()}
+
+
+def mapping(entries: Any, name: str | None = None) -> dict[str, Any]:
+    """Entries, or those of a name among them; none where something else stands."""
+    found = entries if name is None else mapping(entries).get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def in_setting(
+    entries: Mapping[str, Any], base: Mapping[str, Any], setting: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Entries of a profile in a setting of a study.
+
+    What tuning chose for the setting takes the place of what it chose for the profile; a row of
+    ALT_ctr whose pretraining was not searched keeps the one that was chosen for the profile.
+
+    Args:
+        entries: of the profile.
+        base: those of the study.
+        setting: those of the setting.
+    """
+    changes = {name: of for name, of in setting.items() if name not in ("variants", "tuned")}
+    whole = with_changes(with_changes(entries, base), changes)
+    tuned = mapping(whole, "tuned")
+    for variant, of in mapping(dict(setting), "tuned").items():
+        follows = variant == "alt_ctr" and not START & of.keys()
+        tuned[variant] = merged(tuned.get(variant, {}), of) if follows else of
+    return {**whole, "tuned": tuned}
 
 
 def with_preset(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -602,9 +646,8 @@ def study_runs(profile: str, notebook: str) -> Planned:
     del entries["studies"]
     planned: Planned = {}
     for name, study in studies[notebook].items():
-        base = with_changes(entries, study.base)
         settings = planned[name] = {
-            setting: runs_of(setting, study, base, path) for setting in study.settings
+            setting: runs_of(setting, study, entries, path) for setting in study.settings
         }
         rules = {run.training.select_on for several in settings.values() for run in several}
         if len(rules) > 1:
@@ -615,19 +658,19 @@ def study_runs(profile: str, notebook: str) -> Planned:
     return planned
 
 
-def runs_of(setting: str, study: Study, base: dict[str, Any], path: Path) -> list[Finetuning]:
+def runs_of(setting: str, study: Study, entries: dict[str, Any], path: Path) -> list[Finetuning]:
     """The finetunings of a setting of a study; a ValueError says what is wrong with it.
 
     Args:
         setting: its name.
         study: the study.
-        base: the entries of the profile with those of the study in place.
+        entries: of the profile, without its studies.
         path: of the profile's file.
     """
-    changes = dict(study.settings[setting])
-    variants = changes.pop("variants", study.variants)
+    changes = study.settings[setting]
+    variants = changes.get("variants", study.variants)
     try:
-        whole = made_of(with_changes(base, changes), path)
+        whole = made_of(in_setting(entries, study.base, changes), path)
     except ValueError as error:
         raise ValueError(f"The setting '{setting}' of a study is wrong: {error}") from None
     runs = []

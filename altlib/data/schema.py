@@ -74,7 +74,7 @@ class Schema:
         """The schema with these fields only; with all that are not optional for None.
 
         Raises:
-            ValueError: there is no such field, or a side is left without any.
+            ValueError: there is no such field, or the first one of a side is left out.
         """
         for name in names or ():
             if name not in self.field_names:
@@ -90,8 +90,12 @@ class Schema:
                 by = field.determined_by and tuple(n for n in field.determined_by if n in kept)
                 fields.append(replace(field, determined_by=by))
         for side in ("user", "item"):
-            if side not in {field.side for field in fields}:
-                raise ValueError(f"data.fields leaves '{self.name}' without a field of the {side}.")
+            first = next(field.name for field in self.fields if field.side == side)
+            if first not in kept:
+                raise ValueError(
+                    f"data.fields leaves out '{first}' of '{self.name}', by which one {side} is "
+                    "told from another. To keep it out of the sentence, use text.leave_out."
+                )
         return replace(self, fields=tuple(fields))
 
     def together(self, rule: Literal["nothing", "twins", "determining"]) -> list[list[int]]:

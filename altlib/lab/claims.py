@@ -6,7 +6,8 @@ of epochs, a check of ours. A difference in AUC is judged by its 95 % interval:
     supported       the interval lies on the side that the claim says
     contradicted    it lies on the other side
     no difference   it lies within ±0.001: what there may be is too small to matter
-    undecided       it tells none of these apart: too few rows or seeds
+    undecided       it tells none of these apart: too few rows or seeds; so is what a single seed
+                    shows, or is no finding once p is corrected for the table's comparisons
 
 A claim about several differences is supported if all of them are, contradicted if one is, and
 without difference if all are; whatever else they are, it is undecided.
@@ -19,6 +20,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from altlib.config import VARIANTS
+from altlib.lab import show
 
 MARGIN = 0.001
 """Of AUC: a smaller difference is none."""
@@ -46,6 +48,14 @@ def judged(low: float, high: float, sign: int = 1) -> str:
     if low > 0 or high < 0:
         return SUPPORTED if (low > 0) == (sign > 0) else CONTRADICTED
     return UNDECIDED
+
+
+def word_for(line: pd.Series, sign: int = 1) -> str:
+    """The word for a line of a table: undecided, too, from a single seed, of which an interval
+    says nothing, or if the difference is no finding among all that the table compares."""
+    word = judged(line["low"], line["high"], sign)
+    alone, chance = line.get("seeds", 2) == 1, line.get("p (BH)", 0.0) >= 0.05
+    return UNDECIDED if alone or (chance and word in (SUPPORTED, CONTRADICTED)) else word
 
 
 def together(words: Iterable[str]) -> str:
@@ -81,9 +91,10 @@ def differences(column: str, *values: str, sign: int = 1, against: str = "") -> 
             lines = lines[lines["against"] == against]
         if set(values) - set(lines[column]) or not len(lines):
             return None
-        words = [judged(line["low"], line["high"], sign) for _, line in lines.iterrows()]
+        words = [word_for(line, sign) for _, line in lines.iterrows()]
         figures = [
             f"{line[column]} {line[name]:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}]"
+            + (", one seed" if line.get("seeds") == 1 else "")
             + (f" {word}" if len(words) > 1 else "")
             for word, (_, line) in zip(words, lines.iterrows(), strict=True)
         ]
@@ -257,7 +268,7 @@ def hanging(study: str, tables: Mapping[str, pd.DataFrame]) -> str:
     """What the settings of a study say of ALT_ctr against raw, where they do not agree."""
     lines = tables.get(study, pd.DataFrame({"against": []}))
     lines = lines[lines["against"] == RAW]
-    words = {line["setting"]: judged(line["low"], line["high"]) for _, line in lines.iterrows()}
+    words = {line["setting"]: word_for(line) for _, line in lines.iterrows()}
     if len(set(words.values())) < 2:
         return ""
     each = ", ".join(f"{setting}: {word}" for setting, word in words.items())
@@ -295,5 +306,6 @@ def stands_on(name: str, lines: pd.DataFrame, data: str = "") -> str:
 def quotes(tables: Mapping[str, pd.DataFrame], data: str = "") -> Markdown:
     """The verdicts on the claims that these tables test, a sentence to quote each."""
     found = table(tables, data)
-    said = [sentence(line) for _, line in found[found["verdict"] != "not tested"].iterrows()]
+    tested = found[found["verdict"] != "not tested"]
+    said = [show.literal(sentence(line)) for _, line in tested.iterrows()]
     return Markdown("\n\n".join(f"> {words}" for words in said) or "These tables test no claim.")

@@ -116,7 +116,8 @@ def tuning(name: str) -> Plan:
     for one in found:
         needs = [data[first[one.name].data.dataset].name]
         needs += [named["alt_ctr"]] if one.follows else []
-        named[one.name] = f"tune/{hashed(one.key(), one.trials)}"
+        leader = [named["alt_ctr"]] if one.follows else []
+        named[one.name] = f"tune/{hashed(one.key(), one.trials, leader)}"
         jobs[named[one.name]] = Job(named[one.name], (one,), tuple(needs))
     return Plan(made_of(content(path, tuned=False), path), {}, jobs, {})
 

@@ -25,9 +25,9 @@ COLUMNS = [
     *("train_rows", "seconds", "pretraining_seconds", "pretraining_rows", "rows_per_second"),
     *("machine", "pretraining_machine"),
 ]
-"""Of results.csv and of the frame, which has further ones: "data", the key of the data set, since
-only runs on one compare; "test", a `Split`; "predictions" for its rows [N]; and "result", the whole
-of results.json."""
+"""Of results.csv and of the frame, which has further ones: "pretraining_seed"; "data", the key of
+the data set, since only runs on one compare; "test", a `Split`; "predictions" for its rows [N]; and
+"result", the whole of results.json."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read(planned: Planned) -> tuple[pd.DataFrame, list[str]]:
             place = f"{study}, {setting}: " if study else ""
             reason = f" ({why.rstrip('.')})" if why else ""
             missing.append(f"{place}{config.variant}, seed {config.training.seed}{reason}")
-    further = ["data", "test", "predictions", "result"]
+    further = ["pretraining_seed", "data", "test", "predictions", "result"]
     return pd.DataFrame(lines, columns=[*COLUMNS, *further]), missing
 
 
@@ -132,6 +132,7 @@ def read_run(config: Finetuning, tests: dict[str, Split]) -> dict[str, Any] | No
         "backbone": config.ctr.backbone if config.ctr else None,
         "plm": plm.name if plm else None,
         "seed": config.training.seed,
+        "pretraining_seed": config.pretraining.training.seed if config.pretraining else None,
         "selected_on": result["watched"]["split"],
         "selection_auc": result["watched"]["auc"],
         "epoch_kept": epoch_kept(result["history"]["epochs"], config.training),

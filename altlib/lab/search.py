@@ -7,6 +7,7 @@ finetuning alone. A row that says something else of its data, sentences, PLM or 
 pretraining of its own.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ from altlib.profile import (
     Range,
     content,
     find,
+    in_setting,
     made_of,
     merged,
     nested,
@@ -30,8 +32,9 @@ Place = tuple[str, str, str]
 """Notebook, study and setting of a row; three empty ones for a row of the main table."""
 
 
-PARTS = ("data", "text", "plm", "ctr", "alignment", "alpha", "pretraining", "finetuning")
-"""Of a profile, on which runs depend."""
+SEARCHED = r"(alignment|pretraining|finetuning\.\w+)\.|(alpha|ctr\.dropout|plm\.dropout)$"
+"""Entries that rows may have of their own: on others, as the split or the size of a model, rows
+have to agree, or weights would not fit."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Search:
         profile: its name, or the path of its file.
         variant: what is finetuned.
         places: where tables have this row.
-        entries: of the profile with those of the row in place.
+        entries, base, setting: of the profile, with a share of the rows if tuning has one, of the
+            study, and of its setting; as for `in_setting`.
         space: what each entry may be, by its path.
         first: values of the first trial, by path.
         trials: how many.
@@ -53,6 +57,8 @@ class Search:
     variant: str
     places: tuple[Place, ...]
     entries: Mapping[str, Any] = field(repr=False)
+    base: Mapping[str, Any]
+    setting: Mapping[str, Any]
     space: Mapping[str, Range | list[Any]]
     first: Mapping[str, Any]
     trials: int
@@ -78,11 +84,10 @@ class Search:
             values: of the searched entries, by path.
             aligned: those chosen for ALT_ctr, where the row `follows` it.
         """
-        tuned = {"alt_ctr": placed(aligned)} if aligned is not None else {}
-        tuned[self.variant] = merged(tuned.get(self.variant, {}), placed(values))
-        return made_of(merged(self.entries, {"tuned": tuned}), find(self.profile)).run(
-            self.variant, 0
-        )
+        entries = {**self.entries, "tuned": {"alt_ctr": placed(aligned)} if aligned else {}}
+        own = {"tuned": {self.variant: placed(values)}}
+        whole = in_setting(entries, self.base, {**self.setting, **own})
+        return made_of(whole, find(self.profile)).run(self.variant, 0)
 
     def key(self) -> str:
         """Of what it asks for; the number of trials may change."""
@@ -118,37 +123,45 @@ def searches(name: str) -> list[Search]:
             raise ValueError(
                 f"{path.name}: tuning.studies names '{study}'; {nearest(study, notebooks)}"
             )
-    for entry in tuning.space:
+    for entry, values in tuning.space.items():
         value_of(profile, entry, path.name)
-        if entry.partition(".")[0] not in PARTS:
+        if not re.match(SEARCHED, entry):
             raise ValueError(
-                f"{path.name}: tuning.space names '{entry}', on which no run depends; entries of "
-                f"{', '.join(PARTS)} can be searched."
+                f"{path.name}: tuning.space names '{entry}', which cannot be searched: entries of "
+                "alignment, pretraining and finetuning can, and alpha, ctr.dropout, plm.dropout."
             )
+        if isinstance(values, Range):  # a fraction between, as a trial may have it
+            values = [values.low, values.high, values.low + 0.382 * (values.high - values.low)]
+        for value in values:
+            try:
+                made_of(with_changes(entries, nested(entry, value)), path)
+            except ValueError as error:
+                raise ValueError(f"In tuning.space of {error}") from None
     rest = {name: of for name, of in entries.items() if name not in ("studies", "tuning")}
     rest = with_changes(rest, tuning.base)
     rows: list[tuple[Place, str, dict[str, Any], dict[str, Any]]] = [
-        (("", "", ""), variant, {}, rest) for variant in profile.seeds
+        (("", "", ""), variant, {}, {}) for variant in profile.seeds
     ]
     for study in tuning.studies:
         of = profile.studies[notebooks[study]][study]
         for setting, given in of.settings.items():
             changes = {name: value for name, value in given.items() if name != "variants"}
             changes = with_preset(changes)
-            whole = with_changes(with_changes(rest, of.base), changes)
             for variant in given.get("variants", of.variants):
                 place = (notebooks[study], study, setting)
-                rows.append((place, variant, changes, whole))
+                rows.append((place, variant, of.base, changes))
     found: dict[str, Search] = {}
-    for place, variant, changes, whole in rows:
-        made = made_of(whole, path)
+    for place, variant, base, changes in rows:
+        made = made_of(in_setting(rest, base, changes), path)
         own = changes.keys() & {"data", "text", "plm", "alignment", "pretraining", "preset"}
         main = variant == "alt_ctr" and not place[1]
         starts = VARIANTS[variant].aligned and (main or bool(own) or "alt_ctr" not in profile.seeds)
         space = {
             entry: values
             for entry, values in tuning.space.items()
-            if reads(made, variant, starts, entry) and not fixed(changes, entry)
+            if reads(made, variant, starts, entry)
+            and not fixed(changes, entry)
+            and not fixed(base, entry)
         }
         first = {entry: value_of(made, entry, path.name) for entry in space}
         for entry, value in first.items():
@@ -159,7 +172,9 @@ def searches(name: str) -> list[Search]:
                     f"profile itself{f' in {place[2]!r}' if place[2] else ''}, with which a search "
                     "begins."
                 )
-        one = Search(name, variant, (place,), whole, space, first, tuning.trials, starts)
+        one = Search(
+            name, variant, (place,), rest, base, changes, space, first, tuning.trials, starts
+        )
         same = finetuning_key(one.run(first))
         if same in found:
             found[same] = replace(found[same], places=(*found[same].places, place))
@@ -178,12 +193,10 @@ def reads(profile: Profile, variant: str, starts: bool, entry: str) -> bool:
         # Of ALT_ctr it is that of the pretraining, too.
         "ctr": of.reads_ids and (starts or variant != "alt_ctr"),
         "plm": of.reads_text,
-        "text": of.reads_text or starts,
         "alpha": of.kind == "both",
         "finetuning": rest.startswith(f"{of.budget}."),
         "alignment": starts and needs.get(rest, True),
         "pretraining": starts,
-        "data": True,
     }[part]
 
 

@@ -111,13 +111,14 @@ def write(frame: pd.DataFrame, folder: Path, name: str) -> None:
     (folder / "tables" / f"{name}.md").write_text(markdown(frame), encoding="utf-8")
 
 
+def literal(text: Any) -> str:
+    """Text as Markdown shows it: what it holds of Markdown and HTML is no more than signs."""
+    text = " ".join(str(text).split())
+    text = re.sub(r"&(?=#?\w+;)|<(?=\S)", lambda sign: escape(sign[0]), text)
+    return re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """The table in Markdown; what its words and names hold of Markdown and HTML is literal."""
-
-    def literal(text: Any) -> str:
-        text = " ".join(str(text).split())
-        text = re.sub(r"&(?=#?\w+;)|<(?=\S)", lambda sign: escape(sign[0]), text)
-        return re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
-
     plain = shown(frame).rename(columns=literal).map(literal)
     return plain.to_markdown(index=False, disable_numparse=True) + "\n"

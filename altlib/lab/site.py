@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,9 @@ def front(
     if len(untested):
         parts += ["Not tested here: " + " ".join(untested)]
     parts += ["## The main table", show.markdown(main[[*MAIN]]), *findings]
-    parts += ["## What it stands on", stands_on]
+    parts += ["## What it stands on", show.literal(stands_on)]
     if missing:
-        parts += [f"Not there ({len(missing)}): {'; '.join(missing)}."]
+        parts += [f"Not there ({len(missing)}): {show.literal('; '.join(missing))}."]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -185,15 +186,23 @@ def settings(title: str) -> dict[str, Any]:
     }
 
 
+def drawn(formula: str, display: str) -> str:
+    """A formula as MathML; as it was written, where it is none."""
+    try:
+        return convert(formula, display=display)
+    except Exception:  # of many kinds, as of a "$" beside an amount
+        return f"<code>{escape(formula)}</code>"
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Sphinx calls it, as of an extension: formulas as MathML."""
 
     def inline(translator: Any, node: nodes.Element) -> None:
-        translator.body.append(convert(node.astext()))
+        translator.body.append(drawn(node.astext(), "inline"))
         raise nodes.SkipNode
 
     def block(translator: Any, node: nodes.Element) -> None:
-        translator.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+        translator.body.append(f'<div class="math">{drawn(node.astext(), "block")}</div>')
         raise nodes.SkipNode
 
     app.add_html_math_renderer("mathml", (inline, None), (block, None))

@@ -388,9 +388,10 @@ def trial(config: Finetuning, hopeless: Callable[[list[float]], bool]) -> dict[s
 
         data, text = rows_and_words(config)
         *_, history = train(config, data, text, "validation", checkpoints, asked)
+        epochs = history["epochs"]
         content = {
-            "epochs": [epoch["evaluation"] for epoch in history["epochs"]],
-            "hopeless": said[-1],
+            "epochs": [epoch["evaluation"] for epoch in epochs],
+            "hopeless": said[-1] if said else hopeless([e["evaluation"]["auc"] for e in epochs]),
             "seconds": history["seconds"],
             "config": asdict(config),
             "provenance": provenance(config.plm),

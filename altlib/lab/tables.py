@@ -25,7 +25,7 @@ def difference(
     """The columns that compare runs with others of the same seeds and test rows; empty without.
 
     The bootstrap draws users with all their test rows, since rows of one user are correlated, and
-    seeds. Rows of a single user allow none.
+    pretrainings with the seeds that start from them. Rows of a single user allow none.
     """
     nothing = dict.fromkeys(("difference", "low", "high", "p"), np.nan) | {"seeds improved": ""}
     if base is None:
@@ -37,7 +37,11 @@ def difference(
     if len(np.unique(test.users)) < 2:
         return nothing
     ours, theirs = (np.stack(pairs[f"predictions_{side}"].tolist()) for side in "xy")
-    tested = metrics.paired_bootstrap(test.labels, ours, theirs, metric, groups=test.users)
+    seeds = pairs[["pretraining_seed_x", "pretraining_seed_y"]].astype("float").fillna(-1)
+    starts = seeds.groupby([*seeds]).ngroup().to_numpy() if (seeds >= 0).any(axis=None) else None
+    tested = metrics.paired_bootstrap(
+        test.labels, ours, theirs, metric, groups=test.users, starts=starts
+    )
     higher = pairs[f"{metric}_x"] > pairs[f"{metric}_y"]
     lower = pairs[f"{metric}_x"] < pairs[f"{metric}_y"]
     improved = int((higher if metric == "auc" else lower).sum())
@@ -279,7 +283,7 @@ def restricted(found: pd.DataFrame, part: np.ndarray) -> pd.DataFrame:
 
 
 def verdict(main: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
-    """What the tables say, in plain sentences, by the words of `claims.judged`.
+    """What the tables say, in plain sentences, by the words of `claims.word_for`.
 
     Args:
         main: from `main_table`.
@@ -305,7 +309,7 @@ def told(difference: float, line: pd.Series, other: str) -> str:
         claims.CONTRADICTED: "is worse than",
         claims.NONE: "is as good as",
         claims.UNDECIDED: "cannot be told from",
-    }[claims.judged(line["low"], line["high"])]
+    }[claims.word_for(line)]
     interval = f"95 % interval {line['low']:+.4f} to {line['high']:+.4f}"
     return f"{words} {other} here ({difference:+.4f} AUC, {interval}"
 

@@ -8,6 +8,8 @@ is not trained again. Optuna's storage, artifacts/tuning/PROFILE.log, says how f
 """
 
 import argparse
+import json
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from altlib import store
+from altlib.config import key
 from altlib.data import fetch
 from altlib.lab import keys, stamps, steps
 from altlib.lab.search import Search, chosen, searches
@@ -38,38 +41,63 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 def study_of(search: Search) -> optuna.Study:
     """The trials of a row so far.
 
+    Those of another search space or profile, or from another pretraining of ALT_ctr, are a study of
+    their own: trials that are the same in both are not trained again.
+
     Raises:
-        ValueError: they are those of another search.
+        ValueError: the storage is damaged.
     """
     file = store.home() / "artifacts" / "tuning" / f"{find(search.profile).stem}.log"
     file.parent.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(file))),
-        study_name=search.name,
-        direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=RANDOM, n_warmup_steps=2),
-        load_if_exists=True,
-    )
-    asked = study.user_attrs.get("search")
-    if asked is None:
-        study.set_user_attr("search", search.key())
-    elif asked != search.key():
-        raise ValueError(
-            f"{file} holds trials of '{search.name}' from another search space or profile. Rename "
-            "the file to search anew; trials that are the same in both are not trained again."
+    try:
+        return optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(file))),
+            study_name=f"{search.name} [{key(search.key(), leading(search))}]",
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=RANDOM, n_warmup_steps=2),
+            load_if_exists=True,
         )
-    return study
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}). Remove it and tune again: trials that are done are "
+            "found, not trained."
+        ) from None
 
 
-def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count: not those that were interrupted, which are tried again."""
-    return [t for t in study.trials if t.state in ENDED or "failed" in t.user_attrs]
+def leading(search: Search) -> dict[str, Any] | None:
+    """What was chosen for ALT_ctr, where a row starts from it; None for others.
+
+    Raises:
+        ValueError: the trials of ALT_ctr have not all ended.
+    """
+    if not search.follows:
+        return None
+    (leader,) = (one for one in searches(search.profile) if one.name == "alt_ctr")
+    found = best(leader)
+    if found is None or len(ended(study_of(leader))) < leader.trials:
+        raise ValueError(f"'{search.name}' starts from ALT_ctr, whose trials have not all ended.")
+    return found
+
+
+def ended(study: optuna.Study, call: str | None = None) -> list[FrozenTrial]:
+    """The trials that count: not those that were interrupted, which are tried again.
+
+    Args:
+        study: of a row.
+        call: of ./run_all.sh: trials that failed in another one do not count, so that they are
+            tried again; all that failed count for None.
+    """
+    return [
+        trial
+        for trial in study.trials
+        if trial.state in ENDED
+        or ("failed" in trial.user_attrs and call in (None, trial.user_attrs["call"]))
+    ]
 
 
 def best(search: Search) -> dict[str, Any] | None:
     """The values of the best trial of a row, by path; None where no trial has come to its end."""
-    study = study_of(search)
-    complete = [t for t in ended(study) if t.state == TrialState.COMPLETE]
+    complete = [t for t in study_of(search).trials if t.state == TrialState.COMPLETE]
     return rounded(max(complete, key=lambda t: t.value or 0).params) if complete else None
 
 
@@ -84,52 +112,62 @@ def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
 def tune(search: Search) -> None:
     """Does the trials of a row that are still to do.
 
-    A trial that fails is named and counts; the others go on.
+    A trial that fails is named, and the others go on.
 
     Raises:
         Unavailable: no source has the data or the weights.
-        ValueError: the storage holds another search, or ALT_ctr has no chosen pretraining yet.
+        ValueError: the storage is damaged, or ALT_ctr has no chosen pretraining yet.
+        Failed: a trial has failed; the next call of ./run_all.sh tries it again.
     """
-    study = study_of(search)
-    for stopped in study.get_trials(states=(TrialState.RUNNING,)):
-        study.enqueue_trial(stopped.params)
-        study.tell(stopped.number, state=TrialState.FAIL)
+    study, aligned = study_of(search), leading(search)
+    call = os.environ.get(steps.CALL, "")
     if not study.trials:
         study.enqueue_trial(dict(search.first))
-    aligned = None
-    if search.follows:
-        aligned = best(next(one for one in searches(search.profile) if one.name == "alt_ctr"))
-        if aligned is None:
-            raise ValueError(f"'{search.name}' starts from ALT_ctr, of which no trial has ended.")
+    for stopped in study.get_trials(states=(TrialState.RUNNING,)):
+        again = {**stopped.system_attrs.get("fixed_params", {}), **stopped.params}
+        study.enqueue_trial(again, skip_if_exists=False)
+        study.tell(stopped.number, state=TrialState.FAIL)
     space = {name: distribution(of) for name, of in search.space.items()}
-    while (number := len(ended(study))) < search.trials:
+    while (number := len(ended(study, call))) < search.trials:
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM, seed=number)
         trial = study.ask(space)
-        values = rounded(trial.params)
-        run = search.run(values, aligned)
-        trial.set_user_attr("key", keys.finetuning_key(run))
         try:
-            result = steps.trial(run, partial(hopeless, trial))
-        except fetch.Unavailable:
-            study.tell(trial, state=TrialState.FAIL)
+            attempt(search, study, trial, aligned)
+        except fetch.Unavailable as error:
+            study.set_user_attr("absent", str(error))
             study.enqueue_trial(trial.params)
+            study.tell(trial, state=TrialState.FAIL)
             raise
         except Exception as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())}"
             print(f"{search.name}, trial {trial.number} failed: {why}", file=sys.stderr)
+            trial.set_user_attr("call", call)
             trial.set_user_attr("failed", why)
             study.tell(trial, state=TrialState.FAIL)
-            continue
-        top = max(result["epochs"], key=lambda epoch: epoch["auc"])
-        for name in ("epochs", "seconds"):
-            value = result[name]
-            trial.set_user_attr(name, len(value) if name == "epochs" else round(value, 1))
-        trial.set_user_attr("logloss", top["logloss"])
-        if result["hopeless"]:
-            study.tell(trial, state=TrialState.PRUNED)
-        else:
-            study.tell(trial, top["auc"])
-        print(f"{search.name}, trial {trial.number}: AUC {top['auc']:.4f}", file=sys.stderr)
+    if failed := [t for t in study.trials if t.user_attrs.get("call") == call]:
+        raise steps.Failed(
+            f"{len(failed)} of the trials of '{search.name}' failed, as named above."
+        )
+
+
+def attempt(
+    search: Search, study: optuna.Study, trial: Trial, aligned: Mapping[str, Any] | None
+) -> None:
+    """Does a trial and notes how it ended."""
+    run = search.run(rounded(trial.params), aligned)
+    trial.set_user_attr("key", keys.finetuning_key(run))
+    result = steps.trial(run, partial(hopeless, trial))
+    epochs = result["epochs"]
+    hopeless(trial, [epoch["auc"] for epoch in epochs])  # of a trial that was found
+    kept = epochs[steps.epoch_kept([{"evaluation": e} for e in epochs], run.training) - 1]
+    trial.set_user_attr("epochs", len(epochs))
+    trial.set_user_attr("seconds", round(result["seconds"], 1))
+    trial.set_user_attr("logloss", kept["logloss"])
+    if result["hopeless"]:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, kept["auc"])
+    print(f"{search.name}, trial {trial.number}: AUC {kept['auc']:.4f}", file=sys.stderr)
 
 
 def hopeless(trial: Trial, aucs: list[float]) -> bool:
@@ -166,37 +204,58 @@ def trials(found: list[Search]) -> pd.DataFrame:
                     "seconds": trial.user_attrs.get("seconds"),
                     "chosen": "●" if values == top and trial.value is not None else "",
                     **values,
-                    "key": trial.user_attrs["key"],
+                    "key": trial.user_attrs.get("key", ""),
                     "why it failed": trial.user_attrs.get("failed", ""),
                 }
             )
     return pd.DataFrame(lines)
 
 
+def write(profile: str) -> str:
+    """Writes what was chosen, and every trial; returns what there is to say of it.
+
+    Raises:
+        ValueError: the trials of a row have not all ended; nothing is written.
+    """
+    found, path = searches(profile), find(profile)
+    absent = {}
+    for search in found:
+        study = study_of(search)
+        if (why := study.user_attrs.get("absent")) and not ended(study):
+            absent[search.name] = why
+        elif len(ended(study)) < search.trials:
+            raise ValueError(
+                f"{len(ended(study))} of {search.trials} trials of '{search.name}' have ended: run "
+                f"./run_all.sh {path.stem} --tune again."
+            )
+    there = [search for search in found if search.name not in absent]
+    choices = {search.name: best(search) for search in there}
+    for name, values in choices.items():
+        if values is None:
+            raise ValueError(f"Every trial of '{name}' failed or was stopped; none can be chosen.")
+    head = (
+        f"# Written by ./run_all.sh {path.stem} --tune: the best trial of each row by the AUC of\n"
+        f"# the validation split; reports/{path.stem}/tables/trials.csv has all.\n"
+    )
+    whole = chosen([(search, choices[search.name] or {}) for search in there])
+    text = yaml.safe_dump(whole, sort_keys=False, width=100, default_flow_style=None)
+    store.write_text(chosen_file(path), head + text)
+    table = stamps.report_folder(load_profile(profile)) / "tables" / "trials.csv"
+    store.write_text(table, trials(there).to_csv(index=False))
+    said = [f"{name}: {values}" for name, values in choices.items()]
+    said += [f"{name}: not tuned ({why})" for name, why in absent.items()]
+    return "\n".join(
+        [*said, f"What was chosen stands in {chosen_file(path)}, all trials in {table}."]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m altlib.lab.tune", description=__doc__)
     parser.add_argument("profile", help="a name from config/ or a YAML file")
-    name = parser.parse_args().profile
     try:
-        found = searches(name)
-        pairs = [(search, best(search)) for search in found]
-        file = chosen_file(find(name))
-        stem = find(name).stem
-        head = (
-            f"# Written by ./run_all.sh {stem} --tune: the best trial of each row by the AUC of\n"
-            f"# the validation split; reports/{stem}/tables/trials.csv has all.\n"
-        )
-        whole = chosen([(search, values) for search, values in pairs if values])
-        text = yaml.safe_dump(whole, sort_keys=False, width=100, default_flow_style=None)
-        file.parent.mkdir(exist_ok=True)
-        store.write_text(file, head + text)
-        table = stamps.report_folder(load_profile(name)) / "tables" / "trials.csv"
-        store.write_text(table, trials(found).to_csv(index=False))
+        print(write(parser.parse_args().profile))
     except (ValueError, OSError) as error:
         sys.exit(f"altlib: {error}")
-    for search, values in pairs:
-        print(f"{search.name}: {values or 'no trial has ended; the profile stays as it is'}")
-    print(f"What was chosen stands in {file}, and the trials in {table}.")
 
 
 if __name__ == "__main__":

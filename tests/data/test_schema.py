@@ -60,5 +60,5 @@ def test_a_profile_may_name_the_fields_to_use() -> None:
     assert fewer.fields[1].determined_by == () and fewer.fields[2].determined_by is None
     with pytest.raises(ValueError, match=r"names 'yaer', which 'mine' has not; .* 'year'"):
         schema.using(["user", "yaer"])
-    with pytest.raises(ValueError, match="without a field of the item"):
+    with pytest.raises(ValueError, match="leaves out 'item' of 'mine', by which one item is"):
         schema.using(["user"])

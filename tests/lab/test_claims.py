@@ -59,13 +59,25 @@ def test_a_verdict_that_hangs_on_the_regularisation_says_so() -> None:
     assert "hangs" not in verdict(text, controls=controls, length=alike)[1]
 
 
+def test_one_seed_or_one_of_many_comparisons_decides_nothing() -> None:
+    table = study(DCNv2=(0.01, 0.02), DeepFM=(0.01, 0.02)).assign(seeds=3)
+    text = "ALT_ctr gains whatever"
+    assert verdict(text, backbones=table)[0] == "supported"
+    word, figures = verdict(text, backbones=table.assign(seeds=[3, 1]))
+    assert word == "undecided" and "DeepFM +0.0150 [+0.0100, +0.0200], one seed" in figures
+    by_chance = table.assign(**{"p (BH)": [0.01, 0.06]})
+    assert verdict(text, backbones=by_chance)[0] == "undecided"
+    same = study(DCNv2=(-0.0005, 0.0005)).assign(seeds=3, **{"p (BH)": 0.9})
+    assert verdict(text, backbones=same)[0] == "no difference"
+
+
 def test_a_verdict_is_a_sentence_to_quote() -> None:
-    table = study(DCNv2=(0.01, 0.02)).assign(seeds=1, **{"train rows": 5000})
+    table = study(DCNv2=(0.01, 0.02)).assign(seeds=2, **{"train rows": 5000})
     found = claims.table({"backbones": table}, "MovieLens-1M, split by time")
     sentences = [claims.sentence(line) for _, line in found.iterrows()]
     assert (
         "“ALT_ctr gains whatever the ID-based model” is supported (MovieLens-1M, split by time, "
-        "table backbones, 5,000 train rows, 1 seed): DCNv2 +0.0150 [+0.0100, +0.0200]."
+        "table backbones, 5,000 train rows, 2 seeds): DCNv2 +0.0150 [+0.0100, +0.0200]."
     ) in sentences
     assert sum("was not tested" in sentence for sentence in sentences) == len(sentences) - 1
 

@@ -226,6 +226,22 @@ def test_an_interval_knows_rows_and_seeds() -> None:
     assert (paired.low, paired.high) == (0, 0)
 
 
+def test_seeds_are_drawn_with_the_pretraining_that_they_start_from() -> None:
+    """Six seeds of two pretrainings, which differ in nothing but their pretraining."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 2000)
+    noise = rng.normal(0, 1, 2000)
+    first = np.stack([labels * shift + noise for shift in (1, 1, 1, 1.5, 1.5, 1.5)])
+    second = np.tile(labels + noise, (6, 1))
+    apart = metrics.paired_bootstrap(labels, first, second, resamples=400)
+    starts = [0, 0, 0, 1, 1, 1]
+    within = metrics.paired_bootstrap(labels, first, second, resamples=400, starts=starts)
+    assert within.difference == apart.difference
+    assert within.high - within.low > 1.3 * (apart.high - apart.low)
+    one = metrics.paired_bootstrap(labels, first[:3], second[:3], starts=[0, 0, 0], resamples=50)
+    assert one.low == one.high == one.difference == 0
+
+
 def test_rows_of_a_group_are_drawn_together() -> None:
     rng = np.random.default_rng(0)
     labels, first, second = rng.integers(2, size=60), rng.random(60), rng.random(60)

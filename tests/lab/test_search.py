@@ -144,7 +144,14 @@ def test_what_is_said_later_goes_before_what_was_chosen(tmp_path: Path) -> None:
         ({"space": {"ctr.dropout": {"low": 0.0, "high": 1.0, "log": True}}}, "cannot begin at 0"),
         ({"space": {"ctr.dropout": [0.1, 0.2]}}, "'ctr.dropout|ctr.dropout does not hold 0.0"),
         ({"space": {"ctr.dropout": [0.0]}}, "give a range or two choices"),
-        ({"space": {"nodes": [1, 2]}}, "names 'nodes', on which no run depends"),
+        ({"space": {"nodes": [1, 2]}}, "names 'nodes', which cannot be searched"),
+        ({"space": {"data.min_count": [1, 2]}}, "'data.min_count', which cannot be searched"),
+        ({"space": {"ctr.embedding": [8, 16]}}, "'ctr.embedding', which cannot be searched"),
+        ({"space": {"alignment.noise": ["field", "al"]}}, "In tuning.space of .*'alignment.noise'"),
+        (
+            {"space": {"finetuning.ctr.batch": {"low": 64, "high": 512}}},
+            "'finetuning.ctr.batch' is 235.1.*: .*integer",
+        ),
         ({"studies": ["id_model"]}, "tuning.studies names 'id_model'; did you mean 'id_models'"),
         ({"trials": 0}, "greater than or equal to 1"),
         ({"tirals": 3}, "there is no entry 'tuning.tirals'; did you mean 'trials'"),
@@ -192,3 +199,80 @@ def test_a_row_is_a_job_and_those_that_follow_wait(tmp_path: Path) -> None:
 def test_a_range_holds_its_ends() -> None:
     assert Range(0.1, 0.3).holds(0.3) and Range(0.1, 0.3).holds(0.1)
     assert not Range(0.1, 0.3).holds(0.31) and not Range(0.1, 0.3).holds("0.2")
+
+
+def test_a_trial_is_the_run_that_the_tables_will_have(tmp_path: Path) -> None:
+    """Whatever a study's base or a setting says, and whether a row starts anew or follows."""
+    studies = {
+        "07_baselines": {
+            "id_models": {"base": {"finetuning": {"ctr": {"weight_decay": 0.01}}}},
+        },
+        "08_backbones": {
+            "backbones": {
+                "variants": ["raw", "alt_ctr", "alt_both"],
+                "settings": {
+                    "DeepFM": {"ctr": {"backbone": "deepfm", "dropout": 0.1}},
+                    "slow": {"finetuning": {"ctr": {"rate": 1e-4}}},
+                    "no MTM": {"alignment": {"mtm": False}},
+                    "published": {
+                        "preset": "published",
+                        "finetuning": {
+                            kind: {"select_on": "validation"} for kind in ("ctr", "lang", "both")
+                        },
+                    },
+                },
+            }
+        },
+    }
+    name = write(tmp_path, studies=studies)
+    rows = searches(name)
+    draw = iter(range(1, 10_000))
+    values = {
+        row.name: {
+            entry: of[next(draw) % 2]
+            if isinstance(of, list)
+            else round(of.low + 1e-5 * next(draw), 6)
+            for entry, of in row.space.items()
+        }
+        for row in rows
+    }
+    file = profile.chosen(Path(name))
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump(search.chosen([(row, values[row.name]) for row in rows])))
+    tuned = load_profile(name)
+    assert len(rows) > 15 and {row.starts for row in rows} == {True, False}
+    for row in rows:
+        made = row.run(values[row.name], values["alt_ctr"] if row.follows else None)
+        for notebook, study, setting in row.places:
+            if not study:
+                assert tuned.run(row.variant, 0) == made, row.name
+                continue
+            runs = profile.study_runs(name, notebook)[study][setting]
+            assert made in runs, (row.name, setting)
+
+
+def test_what_is_said_later_goes_before_what_was_chosen_for_a_setting(tmp_path: Path) -> None:
+    name = write(tmp_path)
+    file = profile.chosen(Path(name))
+    file.parent.mkdir()
+    of = {"raw": {"ctr": {"dropout": 0.2}, "finetuning": {"ctr": {"rate": 0.003}}}}
+    settings = {"AFM": {"tuned": of}, "DCN": {"tuned": of}}
+    chosen = {"studies": {"07_baselines": {"id_models": {"settings": settings}}}}
+    file.write_text(yaml.safe_dump(chosen))
+
+    def afm(profile_name: str) -> tuple[float, float]:
+        run = profile.study_runs(profile_name, "07_baselines")["id_models"]["AFM"][0]
+        assert run.ctr is not None
+        return run.ctr.dropout, run.training.rate
+
+    assert afm(name) == (0.2, 0.003)
+    theirs = tmp_path / "theirs.yaml"
+    theirs.write_text("extends: mine.yaml\nfinetuning: {ctr: {rate: 0.007}}\n")
+    assert afm(str(theirs)) == (0.2, 0.007)
+    study = "{07_baselines: {id_models: {settings: {AFM: {ctr: {dropout: 0.3}}}}}}"
+    theirs.write_text(f"extends: mine.yaml\nstudies: {study}\n")
+    assert afm(str(theirs)) == (0.3, 0.003)
+    theirs.write_text(
+        "extends: mine.yaml\nstudies: {07_baselines: {id_models: {base: {ctr: {dropout: 0.4}}}}}\n"
+    )
+    assert afm(str(theirs)) == (0.4, 0.003)

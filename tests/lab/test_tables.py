@@ -28,6 +28,7 @@ def result(variant: str, seed: int, skill: float, **columns: Any) -> dict[str, A
         "variant": variant,
         "model": "DCNv2",
         "seed": seed,
+        "pretraining_seed": None,
         "auc": metrics.auc(LABELS, scores),
         "logloss": metrics.logloss(LABELS, scores),
         "seconds": 10.0 * (seed + 1),
@@ -110,7 +111,10 @@ def test_a_difference_counts_only_if_its_interval_excludes_nothing(
     said = tables.verdict(tables.main_table(found), controls)
     assert said[0].startswith("ALT_ctr is better than the raw ID-based model here (+")
     assert said[0].endswith("2 seeds).")
-    assert said[2].startswith("ALT_lang is worse than the raw ID-based model here (-")
+    assert said[2].startswith("ALT_lang cannot be told from the raw ID-based model here (-")
+    more = pd.concat([found, pd.DataFrame([result("alt_lang", 1, 0.1)])], ignore_index=True)
+    said_more = tables.verdict(tables.main_table(more), controls)
+    assert said_more[2].startswith("ALT_lang is worse than the raw ID-based model here (-")
     assert said[3].startswith("ALT_lang cannot be told from its control, PLM (unaligned)")
     assert len(said) == 4
     assert set(controls["metric"]) == {"AUC", "Logloss"} and len(controls) == 4

@@ -96,14 +96,20 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(
             raise ValueError("The training diverged.")
         return train(config, *rest, **more)
 
-    monkeypatch.setattr(steps, "train", sometimes)
     search = row(tmp_path)
-    tune.tune(search)
+    monkeypatch.setenv(steps.CALL, "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "train", sometimes)
+        with pytest.raises(steps.Failed, match="1 of the trials of 'raw' failed"):
+            tune.tune(search)
     assert "raw, trial 0 failed: ValueError: The training diverged." in capsys.readouterr().err
     found = tune.trials([search])
     assert list(found["state"]) == ["fail", "complete", "complete"]
     assert "diverged" in found["why it failed"][0]
     assert tune.best(search) != search.first
+    monkeypatch.setenv(steps.CALL, "another")
+    tune.tune(search)
+    assert [state for state, *_ in values(search)] == ["FAIL"] + ["COMPLETE"] * 3
 
 
 def test_a_trial_that_lags_behind_is_stopped(
@@ -149,16 +155,61 @@ def test_missing_weights_end_a_row_and_are_tried_again(
     assert tune.best(search) == search.first
 
 
-def test_the_storage_of_another_space_is_refused(tmp_path: Path) -> None:
-    tune.study_of(row(tmp_path))
-    other = row(tmp_path, finetuning={"ctr": {"batch": 128}})
-    with pytest.raises(ValueError, match=r"mine.log holds trials of 'raw' from another search"):
-        tune.study_of(other)
+def test_another_search_has_trials_of_its_own(tmp_path: Path) -> None:
+    tune.tune(row(tmp_path, trials=2))
+    other = row(tmp_path, trials=2, finetuning={"ctr": {"batch": 128}})
+    assert values(other) == []
+    tune.tune(other)
+    assert len(values(other)) == len(values(row(tmp_path))) == 2
+
+
+def test_a_damaged_storage_is_named(tmp_path: Path) -> None:
+    search = row(tmp_path, trials=1)
+    tune.tune(search)
+    log = store.home() / "artifacts" / "tuning" / "mine.log"
+    log.write_bytes(log.read_bytes() + b'{"op_code": 4, "wor\n')
+    with pytest.raises(ValueError, match=r"mine.log is damaged .* Remove it and tune again"):
+        tune.study_of(search)
+
+
+def test_nothing_is_chosen_before_every_trial_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune.tune(row(tmp_path, trials=1))
+    row(tmp_path, trials=3)
+    with pytest.raises(
+        ValueError, match=r"1 of 3 trials of 'raw' have ended: run ./run_all.sh mine"
+    ):
+        tune.write(str(tmp_path / "mine.yaml"))
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_trial_that_was_killed_at_its_end_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint behind the last epoch is there, and trial.json is not."""
+    monkeypatch.setenv("ALTLIB_CHECKPOINT_SECONDS", "0")
+    search = row(tmp_path, trials=1)
+    run, written = search.run(search.first), steps.write_json
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            steps.trial(run, lambda aucs: False)
+    assert steps.write_json is written
+    asked: list[int] = []
+    again = steps.trial(run, lambda aucs: bool(asked.append(len(aucs))))
+    assert again["hopeless"] is False and asked == [len(again["epochs"])]
 
 
 def test_a_row_that_follows_waits_for_alt_ctr(tmp_path: Path) -> None:
     search = named(write(tmp_path))["alt_both"]
-    with pytest.raises(ValueError, match="'alt_both' starts from ALT_ctr, of which no trial has"):
+    with pytest.raises(
+        ValueError, match="'alt_both' starts from ALT_ctr, whose trials have not all"
+    ):
         tune.tune(search)
 
 
