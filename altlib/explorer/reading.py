@@ -220,6 +220,8 @@ def needed_words(
     lines = []
     for f in sentence_fields(data.schema, sentences.config):
         known = ~np.isnan(found[:, f, f])
+        if not known.any():  # no row has an ID of this field that could come back
+            continue
         own, most = found[known, f, f], int(mean[f].argmax())
         low, high = over_users(own, user[known])
         lines.append(
