@@ -549,10 +549,9 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def with_grids(entries: dict[str, Any], path: Path) -> dict[str, Any]:
     """The entries of a profile with the settings of grids in place of them."""
     whole = merged(entries, {})
-    studies = whole.get("studies")
-    for notebook in studies.values() if isinstance(studies, dict) else ():
-        for name, study in notebook.items() if isinstance(notebook, dict) else ():
-            if isinstance(study, dict) and "grid" in study:
+    for notebook in mapping(whole, "studies").values():
+        for name, study in mapping(notebook).items():
+            if "grid" in mapping(study):
                 notebook[name] = with_settings(study, f"{path.name}: the study '{name}'")
     return whole
 

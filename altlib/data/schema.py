@@ -25,10 +25,10 @@ class Field:
         side: whether the field describes the user or the item.
         typed: whether all values are numbers, all truth values, or all dates, so that text is one
             of them, too: "2.50" is 2.5, and "true" is True.
-        optional: left out unless a profile's `data.fields` names it.
         determined_by: names of the fields from which this one follows, as the genre from the movie
             id: a masked field can be read off them in the same modality. None until they are found
             from the data.
+        optional: left out unless a profile's `data.fields` names it.
     """
 
     name: str

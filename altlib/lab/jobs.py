@@ -114,11 +114,10 @@ def tuning(name: str) -> Plan:
     jobs = {job.name: job for job in data.values()}
     named: dict[str, str] = {}
     for one in found:
-        needs = [data[first[one.name].data.dataset].name]
-        needs += [named["alt_ctr"]] if one.follows else []
-        leader = [named["alt_ctr"]] if one.follows else []
+        leader = (named[one.leader.name],) if one.leader else ()
+        needs = (data[first[one.name].data.dataset].name, *leader)
         named[one.name] = f"tune/{hashed(one.key(), one.trials, leader)}"
-        jobs[named[one.name]] = Job(named[one.name], (one,), tuple(needs))
+        jobs[named[one.name]] = Job(named[one.name], (one,), needs)
     return Plan(made_of(content(path, tuned=False), path), {}, jobs, {})
 
 

@@ -50,7 +50,7 @@ class Search:
         space: what each entry may be, by its path.
         first: values of the first trial, by path.
         trials: how many.
-        starts: whether pretraining is searched, too.
+        leader: the search of ALT_ctr, where the row starts from the pretraining chosen there.
     """
 
     profile: str
@@ -62,18 +62,13 @@ class Search:
     space: Mapping[str, Range | list[Any]]
     first: Mapping[str, Any]
     trials: int
-    starts: bool
+    leader: "Search | None" = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
         """Words for people, and the name of the study in Optuna's storage."""
         _, study, setting = self.places[0]
         return f"{study}, {setting}: {self.variant}" if study else self.variant
-
-    @property
-    def follows(self) -> bool:
-        """Whether it takes the pretraining that was chosen for ALT_ctr."""
-        return VARIANTS[self.variant].aligned and not self.starts
 
     def run(
         self, values: Mapping[str, Any], aligned: Mapping[str, Any] | None = None
@@ -82,7 +77,7 @@ class Search:
 
         Args:
             values: of the searched entries, by path.
-            aligned: those chosen for ALT_ctr, where the row `follows` it.
+            aligned: those chosen for ALT_ctr, where the row has a `leader`.
         """
         entries = {**self.entries, "tuned": {"alt_ctr": placed(aligned)} if aligned else {}}
         own = {"tuned": {self.variant: placed(values)}}
@@ -106,7 +101,7 @@ def placed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def searches(name: str) -> list[Search]:
-    """How the rows of a profile are tuned, those that others follow first.
+    """How the rows of a profile are tuned, leaders first.
 
     Raises:
         ValueError: the profile says nothing of tuning, or something wrong.
@@ -151,6 +146,7 @@ def searches(name: str) -> list[Search]:
                 place = (notebooks[study], study, setting)
                 rows.append((place, variant, of.base, changes))
     found: dict[str, Search] = {}
+    following = set[str]()
     for place, variant, base, changes in rows:
         made = made_of(in_setting(rest, base, changes), path)
         own = changes.keys() & {"data", "text", "plm", "alignment", "pretraining", "preset"}
@@ -172,15 +168,17 @@ def searches(name: str) -> list[Search]:
                     f"profile itself{f' in {place[2]!r}' if place[2] else ''}, with which a search "
                     "begins."
                 )
-        one = Search(
-            name, variant, (place,), rest, base, changes, space, first, tuning.trials, starts
-        )
+        one = Search(name, variant, (place,), rest, base, changes, space, first, tuning.trials)
         same = finetuning_key(one.run(first))
         if same in found:
             found[same] = replace(found[same], places=(*found[same].places, place))
-        else:
-            found[same] = one
-    return sorted(found.values(), key=lambda one: one.follows)
+            continue
+        found[same] = one
+        if VARIANTS[variant].aligned and not starts:
+            following.add(same)
+    leader = next((one for one in found.values() if one.name == "alt_ctr"), None)
+    leading = [one for same, one in found.items() if same not in following]
+    return [*leading, *(replace(found[same], leader=leader) for same in found if same in following)]
 
 
 def reads(profile: Profile, variant: str, starts: bool, entry: str) -> bool:
@@ -214,7 +212,7 @@ def value_of(profile: Profile, entry: str, file: str) -> Any:
     """The value of an entry, by its path; a ValueError says that there is none."""
     of: Any = profile
     for part in entry.split("."):
-        known = [name for name in getattr(of, "__dataclass_fields__", ())]
+        known = list(getattr(of, "__dataclass_fields__", ()))
         if part not in known:
             hint = f"; {nearest(part, known)}" if known else "."
             raise ValueError(

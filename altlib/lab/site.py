@@ -21,14 +21,9 @@ from docutils import nodes
 from latex2mathml.converter import convert
 
 from altlib import store
-from altlib.lab import show
+from altlib.lab import claims, show
 
-SIGNS = {
-    "supported": "● supported",
-    "contradicted": "✕ contradicted",
-    "no difference": "○ no difference",
-    "undecided": "◌ undecided",
-}
+SIGNS = {word: f"{sign} {word}" for word, sign in zip(claims.VERDICTS, "●✕○◌", strict=False)}
 MAIN = ("variant", "model", "seeds", "AUC", "Logloss", "AUC − raw", "low", "high")
 """The columns of the main table on the front page."""
 

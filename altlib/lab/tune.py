@@ -70,11 +70,10 @@ def leading(search: Search) -> dict[str, Any] | None:
     Raises:
         ValueError: the trials of ALT_ctr have not all ended.
     """
-    if not search.follows:
+    if search.leader is None:
         return None
-    (leader,) = (one for one in searches(search.profile) if one.name == "alt_ctr")
-    found = best(leader)
-    if found is None or len(ended(study_of(leader))) < leader.trials:
+    found = best(search.leader)
+    if found is None or len(ended(study_of(search.leader))) < search.leader.trials:
         raise ValueError(f"'{search.name}' starts from ALT_ctr, whose trials have not all ended.")
     return found
 
@@ -125,7 +124,7 @@ def tune(search: Search) -> None:
         study.enqueue_trial(dict(search.first))
     for stopped in study.get_trials(states=(TrialState.RUNNING,)):
         again = {**stopped.system_attrs.get("fixed_params", {}), **stopped.params}
-        study.enqueue_trial(again, skip_if_exists=False)
+        study.enqueue_trial(again)
         study.tell(stopped.number, state=TrialState.FAIL)
     space = {name: distribution(of) for name, of in search.space.items()}
     while (number := len(ended(study, call))) < search.trials:

@@ -54,7 +54,7 @@ def test_every_row_is_tuned_once_over_what_it_reads(tmp_path: Path) -> None:
         "alt_both": ["ctr.dropout", "finetuning.both.rate"],
     }
     assert rows["alt_ctr"].places[1] == ("08_backbones", "backbones", "DCNv2")  # the same run
-    assert {name for name, row in rows.items() if row.follows} == {"alt_lang", "alt_both"}
+    assert {name for name, row in rows.items() if row.leader} == {"alt_lang", "alt_both"}
     assert {row.trials for row in rows.values()} == {3}
     assert rows["raw"].first == {"ctr.dropout": 0.0, "finetuning.ctr.rate": 1e-3}
 
@@ -66,13 +66,13 @@ def test_another_id_model_starts_from_the_pretraining_that_was_chosen(tmp_path: 
     }
     rows = named(write(tmp_path, studies={"08_backbones": {"backbones": {"settings": settings}}}))
     deepfm = rows["backbones, DeepFM: alt_ctr"]
-    assert deepfm.follows and list(deepfm.space) == ["finetuning.ctr.rate"]
+    assert deepfm.leader and list(deepfm.space) == ["finetuning.ctr.rate"]
     aligned = {"ctr.dropout": 0.2, "pretraining.rate": 0.002, "finetuning.ctr.rate": 0.003}
     run = deepfm.run({"finetuning.ctr.rate": 0.004}, aligned)
     assert run.pretraining is not None and run.pretraining.ctr.backbone == "deepfm"
     assert (run.training.rate, run.pretraining.training.rate) == (0.004, 0.002)
     other = rows["backbones, all noise: alt_ctr"]
-    assert not other.follows and "pretraining.rate" in other.space
+    assert not other.leader and "pretraining.rate" in other.space
     assert "alignment.noise" not in other.space
 
 
@@ -104,7 +104,7 @@ def test_what_is_chosen_becomes_the_runs_of_the_tables(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(search.chosen([(rows[r], v) for r, v in values.items()])))
     tuned = load_profile(name)
     for row, of in values.items():
-        start = values["alt_ctr"] if rows[row].follows else None
+        start = values["alt_ctr"] if rows[row].leader else None
         made = rows[row].run(of, start)
         if ":" not in row:
             assert tuned.run(row, 0) == made
@@ -240,9 +240,9 @@ def test_a_trial_is_the_run_that_the_tables_will_have(tmp_path: Path) -> None:
     file.parent.mkdir()
     file.write_text(yaml.safe_dump(search.chosen([(row, values[row.name]) for row in rows])))
     tuned = load_profile(name)
-    assert len(rows) > 15 and {row.starts for row in rows} == {True, False}
+    assert len(rows) > 15 and {bool(row.leader) for row in rows} == {True, False}
     for row in rows:
-        made = row.run(values[row.name], values["alt_ctr"] if row.follows else None)
+        made = row.run(values[row.name], values["alt_ctr"] if row.leader else None)
         for notebook, study, setting in row.places:
             if not study:
                 assert tuned.run(row.variant, 0) == made, row.name
