@@ -2,9 +2,10 @@
 
 Optuna draws the trials of a row (tree-structured Parzen estimator: Bergstra et al., 2011) and stops
 those whose AUC lags behind. A trial is a run with a key like any other, so that one that is there
-is not trained again. Optuna's storage, artifacts/tuning/PROFILE.log, says how far each row is.
+is not trained again. Optuna's storage, artifacts/tuning/PROFILE.log, says how far each row is; a
+clone that has none yet begins with the trials of the profile's report.
 
-    python -m altlib.lab.tune quick    # writes what was chosen, after the trials
+    python -m altlib.lab.tune quick    # writes the trials and, once all have ended, what was chosen
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -49,19 +51,70 @@ def study_of(search: Search) -> optuna.Study:
     """
     file = store.home() / "artifacts" / "tuning" / f"{find(search.profile).stem}.log"
     file.parent.mkdir(parents=True, exist_ok=True)
+    searched = key(search.key(), leading(search))
     try:
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(file))),
-            study_name=f"{search.name} [{key(search.key(), leading(search))}]",
+            study_name=f"{search.name} [{searched}]",
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(n_startup_trials=RANDOM, n_warmup_steps=2),
             load_if_exists=True,
         )
+        if not study.trials:
+            study.add_trials(reported(search, searched))
+        return study
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{file} is damaged ({error}). Remove it and tune again: trials that are done are "
             "found, not trained."
         ) from None
+
+
+def reported(search: Search, searched: str) -> list[FrozenTrial]:
+    """The trials of a row that the profile's report has, without those that failed."""
+    file = table_of(search.profile)
+    if not file.exists():
+        return []
+    try:
+        lines = pd.read_csv(file, dtype=str, keep_default_na=False).to_dict("records")
+        return [
+            trial_of(search, line)
+            for line in lines
+            if line["search"] == searched and TrialState[line["state"].upper()] in ENDED
+        ]
+    except (KeyError, ValueError) as error:  # a parser's error is a ValueError
+        warnings.warn(f"{file} is damaged ({error}) and not read.", stacklevel=2)
+        return []
+
+
+def trial_of(search: Search, line: Mapping[Any, str]) -> FrozenTrial:
+    """A trial from its line of the table that `trials` makes."""
+    values = {
+        name: min(max(float(line[name]), of.low), of.high)  # rounding may have gone beyond
+        if isinstance(of, Range)
+        else {str(one): one for one in of}[line[name]]
+        for name, of in search.space.items()
+    }
+    state = TrialState[line["state"].upper()]
+    aucs = [float(auc) for auc in line["after each epoch"].split()]
+    return optuna.trial.create_trial(
+        state=state,
+        value=float(line["validation AUC"]) if state == TrialState.COMPLETE else None,
+        params=values,
+        distributions={name: distribution(of) for name, of in search.space.items()},
+        intermediate_values=dict(enumerate(aucs, 1)),
+        user_attrs={
+            "key": line["key"],
+            "epochs": int(line["epochs"]),
+            "seconds": float(line["seconds"]),
+            "logloss": float(line["Logloss"]),
+        },
+    )
+
+
+def table_of(profile: str) -> Path:
+    """Where the trials of a profile stand."""
+    return stamps.report_folder(load_profile(profile)) / "tables" / "trials.csv"
 
 
 def leading(search: Search) -> dict[str, Any] | None:
@@ -73,9 +126,14 @@ def leading(search: Search) -> dict[str, Any] | None:
     if search.leader is None:
         return None
     found = best(search.leader)
-    if found is None or len(ended(study_of(search.leader))) < search.leader.trials:
+    if found is None or not whole(search.leader):
         raise ValueError(f"'{search.name}' starts from ALT_ctr, whose trials have not all ended.")
     return found
+
+
+def whole(search: Search | None) -> bool:
+    """Whether all trials of a row have ended; True for None."""
+    return search is None or len(ended(study_of(search))) >= search.trials
 
 
 def ended(study: optuna.Study, call: str | None = None) -> list[FrozenTrial]:
@@ -186,43 +244,50 @@ def distribution(of: Range | list[Any]) -> BaseDistribution:
 
 
 def trials(found: list[Search]) -> pd.DataFrame:
-    """Every trial of the rows: how it ended, the best AUC of its epochs, and its values."""
+    """Every trial of the rows: how it ended, its AUC (the best so far, if stopped), its values."""
     lines = []
     for search in found:
-        top = best(search)
-        for trial in ended(study_of(search)):
+        study, top = study_of(search), best(search)
+        for trial in ended(study):
             values = rounded(trial.params)
+            aucs = [round(auc, 6) for _, auc in sorted(trial.intermediate_values.items())]
             lines.append(
                 {
                     "row": search.name,
+                    "search": study.study_name.rsplit("[")[-1].rstrip("]"),
                     "trial": trial.number,
                     "state": trial.state.name.lower(),
-                    "validation AUC": max(trial.intermediate_values.values(), default=None),
+                    "validation AUC": round(trial.value, 6)
+                    if trial.value
+                    else max(aucs, default=None),
                     "Logloss": trial.user_attrs.get("logloss"),
                     "epochs": trial.user_attrs.get("epochs"),
                     "seconds": trial.user_attrs.get("seconds"),
                     "chosen": "●" if values == top and trial.value is not None else "",
                     **values,
+                    "after each epoch": " ".join(map(str, aucs)),
                     "key": trial.user_attrs.get("key", ""),
                     "why it failed": trial.user_attrs.get("failed", ""),
                 }
             )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, dtype=object)  # whole numbers stay whole where others have none
 
 
 def write(profile: str) -> str:
-    """Writes what was chosen, and every trial; returns what there is to say of it.
+    """Writes every trial and what was chosen; returns what there is to say of it.
 
     Raises:
-        ValueError: the trials of a row have not all ended; nothing is written.
+        ValueError: the trials of a row have not all ended; only the trials are written.
     """
     found, path = searches(profile), find(profile)
+    begun = [search for search in found if whole(search.leader)]
+    store.write_text(table := table_of(profile), trials(begun).to_csv(index=False))
     absent = {}
     for search in found:
         study = study_of(search)
         if (why := study.user_attrs.get("absent")) and not ended(study):
             absent[search.name] = why
-        elif len(ended(study)) < search.trials:
+        elif not whole(search):
             raise ValueError(
                 f"{len(ended(study))} of {search.trials} trials of '{search.name}' have ended: run "
                 f"./run_all.sh {path.stem} --tune again."
@@ -236,11 +301,9 @@ def write(profile: str) -> str:
         f"# Written by ./run_all.sh {path.stem} --tune: the best trial of each row by the AUC of\n"
         f"# the validation split; reports/{path.stem}/tables/trials.csv has all.\n"
     )
-    whole = chosen([(search, choices[search.name] or {}) for search in there])
-    text = yaml.safe_dump(whole, sort_keys=False, width=100, default_flow_style=None)
+    choice = chosen([(search, choices[search.name] or {}) for search in there])
+    text = yaml.safe_dump(choice, sort_keys=False, width=100, default_flow_style=None)
     store.write_text(chosen_file(path), head + text)
-    table = stamps.report_folder(load_profile(profile)) / "tables" / "trials.csv"
-    store.write_text(table, trials(there).to_csv(index=False))
     said = [f"{name}: {values}" for name, values in choices.items()]
     said += [f"{name}: not tuned ({why})" for name, why in absent.items()]
     return "\n".join(

@@ -1,6 +1,7 @@
 """Trials: resumed where they stopped, named where they fail, and blind to the test split."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,32 @@ def test_what_is_chosen_is_written_and_used(
     assert list(table["row"]) == ["raw"] * 3 and table["chosen"].notna().sum() == 1
     best = table.loc[table["chosen"].notna(), "validation AUC"].item()
     assert best == table["validation AUC"].max()
+
+
+def test_a_clone_goes_on_from_the_trials_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune.tune(search := row(tmp_path))
+    tune.write(str(tmp_path / "mine.yaml"))
+    before, best = values(search), tune.best(search)
+    table = Path("reports/mine/tables/trials.csv")
+    text = (store.home() / table).read_text()
+    for home, content, known in (
+        ("same", text, 3),
+        ("other space", text.replace(tune.study_of(search).study_name[-13:-1], "0" * 12), 0),
+        ("damaged", text.replace("complete", "finished"), 0),
+    ):
+        monkeypatch.setenv("ALTLIB_HOME", str(tmp_path / home))
+        store.write_text(store.home() / table, content)
+        with nullcontext() if home != "damaged" else pytest.warns(match="is damaged"):
+            study = tune.study_of(search)
+        assert len(study.trials) == known, home
+    monkeypatch.setenv("ALTLIB_HOME", str(tmp_path / "same"))
+    assert tune.best(search) == best
+    assert [params for *_, params in values(search)] == [
+        pytest.approx(params, rel=5e-3) for *_, params in before
+    ]
+    tune.tune(search)
+    assert not (store.home() / "artifacts" / "trials").exists(), "nothing is trained again"
+    tune.tune(row(tmp_path, trials=4))
+    assert len(values(row(tmp_path, trials=4))) == 4
