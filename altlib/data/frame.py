@@ -93,18 +93,6 @@ def join(
     )
 
 
-def gathered(schema: Schema, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """One frame of parts that need not fit into memory together.
-
-    Args:
-        schema: the fields.
-        parts: frames with a column of text for each field, `rating` and `timestamp`.
-    """
-    texts = (part.assign(**{n: words(part[n]) for n in schema.field_names}) for part in parts)
-    frame = coded(texts, schema.field_names, ["rating", "timestamp"])
-    return frame.astype({"rating": "float64", "timestamp": "int64"})
-
-
 def coded(
     parts: Iterable[pd.DataFrame], texts: Sequence[str], numbers: Sequence[str]
 ) -> pd.DataFrame:
