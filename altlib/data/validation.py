@@ -53,18 +53,18 @@ def stream(path: Path, file: str) -> Iterator[pyarrow.NativeFile]:
         yield stack.enter_context(pyarrow.input_stream(source, compression=packed))
 
 
-def content(path: Path, file: str) -> bytes:
-    """The bytes of a file that `stream` opens.
+def read_text(path: Path, file: str, encoding: str) -> str:
+    """The text of a file that `stream` opens, as `decode` gives it.
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is empty or cut short, or the zip is damaged.
+        ValueError: it is empty, damaged or in another encoding.
     """
     with intact(f"{file} in {path.name}"), stream(path, file) as opened:
         data = opened.read()
     if not data.strip():
         raise ValueError(f"{file} in {path} is empty; it should hold a line a row.")
-    return data
+    return decode(data, file, encoding)
 
 
 @contextmanager
@@ -297,11 +297,8 @@ def check(
         # A column with a value of another type stays text, on which every other rule fails.
         types = cases["check"].astype("str").str.startswith("coerce_dtype")
         worst = (cases[types] if types.any() else cases).sort_values("index", kind="stable").iloc[0]
-        value = "nothing" if pd.isna(worst["failure_case"]) else f"'{worst['failure_case']}'"
-        raise ValueError(
-            f"{file}, line {worst['index']}, column '{worst['column']}': found {value}, but it "
-            f"must be {columns[worst['column']].description}."
-        ) from error
+        column, line = worst["column"], pd.Series(frame.index == worst["index"])
+        refuse(file, frame[column], line, str(columns[column].description))
     if key and (again := frame.duplicated(key)).any():
         pairs = frame.groupby(key, dropna=False).ngroup().to_numpy()
         position = again.to_numpy().argmax()

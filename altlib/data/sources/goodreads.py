@@ -183,10 +183,6 @@ def read(raw: Raw) -> Dataset:
     """Reads the interactions, books, authors, genres and, if they are there, works.
 
     Interactions with books that are not described are left out, and counted.
-
-    Raises:
-        ValueError: a file breaks a rule; names file, line, column and rule.
-        FileNotFoundError: a file is missing.
     """
     rated = ratings(raw)
     described = books(raw, rated["book_id"].cat.categories)

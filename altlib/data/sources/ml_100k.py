@@ -5,6 +5,7 @@ The small set of the same family as that of section 4.1.1 of arXiv 2310.19453 (H
 """
 
 import pandas as pd
+import pandera.pandas as pa
 
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
@@ -13,12 +14,12 @@ from altlib.data.spelling import UNKNOWN
 from altlib.data.validation import (
     check,
     code,
-    content,
-    decode,
     identifier,
     number,
     once,
+    read_text,
     reference,
+    text,
     titled,
 )
 
@@ -26,18 +27,18 @@ SCHEMA = movielens.schema("ml-100k")
 KNOWN = {"ratings": 100_000, "users": 943, "movies": 1_682}
 
 
-def table(raw: Raw, file: str, columns: list[str]) -> pd.DataFrame:
-    """The text of some columns of one atomic file."""
-    frame = titled(decode(content(raw.path, file), file, "utf-8"), file, "\t", None)
+def table(raw: Raw, file: str, key: list[str] | None = None, **rules: pa.Column) -> pd.DataFrame:
+    """The columns of one atomic file that have rules."""
+    frame = titled(read_text(raw.path, file, "utf-8"), file, "\t", None)
     names = [str(name).partition(":")[0].strip() for name in frame]
     once(names, f"{file}, line 1")
-    missing = [name for name in columns if name not in names]
+    missing = [name for name in rules if name not in names]
     if missing:
         raise ValueError(
-            f"{file}, line 1: no column {missing}; the header must name {', '.join(columns)} as "
-            f"'{columns[0]}:token', but names {', '.join(names)}."
+            f"{file}, line 1: no column {missing}; the header must name {', '.join(rules)} as "
+            f"'{next(iter(rules))}:token', but names {', '.join(names)}."
         )
-    return frame.set_axis(names, axis=1)[columns]
+    return check(file, frame.set_axis(names, axis=1)[[*rules]], rules, key)
 
 
 def with_year(title: pd.Series, year: pd.Series) -> pd.Series:
@@ -60,36 +61,26 @@ def age_group(years: pd.Series) -> pd.Series:
 
 
 def read(raw: Raw) -> Dataset:
-    """Reads ml-100k.inter, ml-100k.user and ml-100k.item from a folder or a zip.
-
-    Raises:
-        ValueError: a file breaks a rule; names file, line, column and rule.
-        FileNotFoundError: a file is missing.
-    """
-    users = check(
+    """Reads ml-100k.inter, ml-100k.user and ml-100k.item from a folder or a zip."""
+    users = table(
+        raw,
         "ml-100k.user",
-        table(raw, "ml-100k.user", ["user_id", "gender", "age", "occupation", "zip_code"]),
-        {
-            "user_id": identifier(),
-            "gender": code(movielens.GENDERS),
-            "age": number(1, 120, nullable=True),
-        },
+        user_id=identifier(),
+        gender=code(movielens.GENDERS),
+        age=number(1, 120, nullable=True),
+        occupation=text(),
+        zip_code=text(),
     )
-    movies = check(
-        "ml-100k.item",
-        table(raw, "ml-100k.item", ["item_id", "movie_title", "release_year", "class"]),
-        {"item_id": identifier()},
-    )
-    ratings = check(
+    words = {"movie_title": text(), "release_year": text(), "class": text()}
+    movies = table(raw, "ml-100k.item", item_id=identifier(), **words)
+    ratings = table(
+        raw,
         "ml-100k.inter",
-        table(raw, "ml-100k.inter", ["user_id", "item_id", "rating", "timestamp"]),
-        {
-            "user_id": reference(users["user_id"], "ml-100k.user"),
-            "item_id": reference(movies["item_id"], "ml-100k.item"),
-            "rating": number(1, 5),
-            "timestamp": number(0),
-        },
         key=["user_id", "item_id"],
+        user_id=reference(users["user_id"], "ml-100k.user"),
+        item_id=reference(movies["item_id"], "ml-100k.item"),
+        rating=number(1, 5),
+        timestamp=number(0),
     )
     frame = join(
         SCHEMA,

@@ -5,6 +5,7 @@ set's README.
 """
 
 import pandas as pd
+import pandera.pandas as pa
 
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
@@ -13,12 +14,12 @@ from altlib.data.sources.words import WORDS
 from altlib.data.validation import (
     check,
     code,
-    content,
-    decode,
     identifier,
     number,
+    read_text,
     reference,
     split_lines,
+    text,
 )
 
 SCHEMA = movielens.schema("ml-1m")
@@ -26,48 +27,35 @@ SCHEMA = movielens.schema("ml-1m")
 KNOWN = {"ratings": 1_000_209, "users": 6_040, "movies": 3_883}
 
 
-def table(raw: Raw, file: str, columns: list[str]) -> pd.DataFrame:
-    """The text of one .dat file."""
-    text = decode(content(raw.path, file), file, "latin-1")
+def table(raw: Raw, file: str, key: list[str] | None = None, **rules: pa.Column) -> pd.DataFrame:
+    """One .dat file; the rules are of its columns, in their order."""
     # A tab is mere white space in these files, so it can give way to the one-letter separator.
-    text = text.replace("\t", " ").replace("::", "\t")
-    return split_lines(text, file, columns, first=1)
+    lines = read_text(raw.path, file, "latin-1").replace("\t", " ").replace("::", "\t")
+    return check(file, split_lines(lines, file, list(rules), first=1), rules, key)
 
 
 def read(raw: Raw) -> Dataset:
-    """Reads ratings.dat, users.dat and movies.dat from a folder or a zip.
-
-    Raises:
-        ValueError: a file breaks a rule; names file, line, column and rule.
-        FileNotFoundError: a file is missing.
-    """
+    """Reads ratings.dat, users.dat and movies.dat from a folder or a zip."""
     ages = {str(code): word for code, word in movielens.AGES.items()}
     occupations = {str(code): word for code, word in enumerate(WORDS["ml-1m"]["occupations"])}
-    users = check(
+    users = table(
+        raw,
         "users.dat",
-        table(raw, "users.dat", ["user_id", "gender", "age", "occupation", "zipcode"]),
-        {
-            "user_id": identifier(),
-            "gender": code(movielens.GENDERS),
-            "age": code(ages),
-            "occupation": code(occupations),
-        },
+        user_id=identifier(),
+        gender=code(movielens.GENDERS),
+        age=code(ages),
+        occupation=code(occupations),
+        zipcode=text(),
     )
-    movies = check(
-        "movies.dat",
-        table(raw, "movies.dat", ["movie_id", "title", "genre"]),
-        {"movie_id": identifier()},
-    )
-    ratings = check(
+    movies = table(raw, "movies.dat", movie_id=identifier(), title=text(), genre=text())
+    ratings = table(
+        raw,
         "ratings.dat",
-        table(raw, "ratings.dat", ["user_id", "movie_id", "rating", "timestamp"]),
-        {
-            "user_id": reference(users["user_id"], "users.dat"),
-            "movie_id": reference(movies["movie_id"], "movies.dat"),
-            "rating": number(1, 5),
-            "timestamp": number(0),
-        },
         key=["user_id", "movie_id"],
+        user_id=reference(users["user_id"], "users.dat"),
+        movie_id=reference(movies["movie_id"], "movies.dat"),
+        rating=number(1, 5),
+        timestamp=number(0),
     )
     users["gender"] = users["gender"].map(movielens.GENDERS)
     users["age"] = users["age"].map(ages)
