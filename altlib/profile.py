@@ -4,7 +4,8 @@ A profile may extend another; null removes an entry, and a grid makes a study's 
 tuning chose for config/NAME.yaml stands in config/tuned/NAME.yaml and goes before the profile's own
 entries; a profile that extends it, and a setting of a study, go before both. `tuned: null` in a
 profile leaves out what was chosen for those that it extends.
-`./run_all.sh PROFILE --show` prints the whole of what a profile comes to.
+`./run_all.sh PROFILE --show` prints the whole of what a profile comes to. What is wrong in one is a
+ValueError: a sentence that names the file and the entry.
 """
 
 import argparse
@@ -271,11 +272,7 @@ class Profile:
         return Pretraining(of.data, of.text, of.plm, of.ctr, of.alignment, training)
 
     def run(self, variant: str, seed: int) -> Finetuning:
-        """One finetuning of a variant.
-
-        Raises:
-            ValueError: there is no such variant.
-        """
+        """One finetuning of a variant."""
         if variant not in VARIANTS:
             raise ValueError(f"There is no variant '{variant}'; {nearest(variant, VARIANTS)}")
         of, whole = VARIANTS[variant], changed(self, self.tuned.get(variant, {}))
@@ -357,12 +354,9 @@ def find(name: str, near: Path | None = None) -> Path:
         name: of a file in config/, without its ending, or the path of a YAML file, looked for here
             and in the project's folder: a notebook in JupyterLab runs elsewhere than the batch.
         near: a folder in which a path is looked for first.
-
-    Raises:
-        ValueError: there is no such profile.
     """
     if name.endswith((".yaml", ".yml")):
-        places = [folder / name for folder in (near, Path(), PROJECT) if folder is not None]
+        places = [folder / name for folder in (near or Path(), Path(), PROJECT)]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise ValueError(f"There is no profile {name} in {Path.cwd()} or in {PROJECT}.")
@@ -375,12 +369,7 @@ def find(name: str, near: Path | None = None) -> Path:
 
 
 def files(path: Path) -> list[Path]:
-    """The file of a profile, and those of the profiles that it extends, one after the other, each
-    behind what tuning chose for it.
-
-    Raises:
-        ValueError: one is no profile, or extends itself.
-    """
+    """The files of `chain`, each behind what tuning chose for it."""
     return [file for own in chain(path) for file in (chosen(own), own) if file.exists()]
 
 
@@ -412,9 +401,6 @@ def content(path: Path, tuned: bool = True) -> dict[str, Any]:
     Args:
         path: of its file.
         tuned: with what tuning chose for it.
-
-    Raises:
-        ValueError: it is no profile, extends itself, or holds a grid that makes no settings.
     """
     whole: dict[str, Any] = {}
     several = chain(path)
@@ -606,16 +592,13 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
     Args:
         name: as for `find`.
         changes: entries to put in place of the file's, nested as in the file.
-
-    Raises:
-        ValueError: there is no such profile, or an entry is unknown or of the wrong type.
     """
     path = find(name)
     return made_of(with_changes(content(path), changes or {}), path)
 
 
 def made_of(entries: dict[str, Any], path: Path) -> Profile:
-    """The profile of a file's entries; a ValueError says what is wrong with them."""
+    """The profile of a file's entries."""
     entries = with_preset(entries)
     whole = checked(entries, path.name, Profile)
     rest = {name: of for name, of in entries.items() if name not in ("studies", "tuned", "tuning")}
@@ -629,11 +612,7 @@ def made_of(entries: dict[str, Any], path: Path) -> Profile:
 
 
 def study_runs(profile: str, notebook: str) -> Planned:
-    """The finetunings of a notebook's studies.
-
-    Raises:
-        ValueError: the profile has no study for this notebook, or a setting is no profile.
-    """
+    """The finetunings of a notebook's studies."""
     path = find(profile)
     entries = content(path)
     studies = made_of(entries, path).studies
@@ -658,7 +637,7 @@ def study_runs(profile: str, notebook: str) -> Planned:
 
 
 def runs_of(setting: str, study: Study, entries: dict[str, Any], path: Path) -> list[Finetuning]:
-    """The finetunings of a setting of a study; a ValueError says what is wrong with it.
+    """The finetunings of a setting of a study.
 
     Args:
         setting: its name.

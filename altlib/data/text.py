@@ -42,11 +42,7 @@ class TextBatch:
 
 
 def specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that the tokenizer puts before and after a sentence.
-
-    Raises:
-        ValueError: it does not leave a word between them as it is.
-    """
+    """The special tokens that the tokenizer puts before and after a sentence."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     for start in range(len(full)):
@@ -59,11 +55,7 @@ def specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 
 
 def pieces(schema: Schema, config: TextConfig, field: int, values: Sequence[str]) -> list[str]:
-    """The template filled for each of a field's values, white space made single.
-
-    Raises:
-        ValueError: a text is no Unicode.
-    """
+    """The template filled for each of a field's values, white space made single."""
     words = schema.fields[field].words
     head, tail = config.around(words)
     for text in (head, *values, tail):
@@ -78,11 +70,7 @@ def pieces(schema: Schema, config: TextConfig, field: int, values: Sequence[str]
 
 
 def sentence_fields(schema: Schema, config: TextConfig) -> list[int]:
-    """Positions of the fields in the sentence.
-
-    Raises:
-        ValueError: `leave_out` names a field that the data do not have, or leaves none.
-    """
+    """Positions of the fields in the sentence."""
     for name in config.leave_out:
         if name not in schema.field_names:
             raise ValueError(

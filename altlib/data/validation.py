@@ -1,8 +1,9 @@
 """Raw files to tables of text, and tables held against rules.
 
-Nothing is guessed or skipped: the first thing that is wrong ends the reading with one sentence
-that names file, line, column and rule. Lines are those of a text file, from 1 and with its header;
-where there are no lines, as in Parquet, rows are counted from 1.
+Nothing is guessed or skipped: the first thing that is wrong ends the reading with a ValueError, one
+sentence that names file, line, column and rule; a file that is not there is a FileNotFoundError.
+Lines are those of a text file, from 1 and with its header; where there are no lines, as in Parquet,
+rows are counted from 1.
 """
 
 import csv as text_csv
@@ -28,12 +29,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, pyar
 
 @contextmanager
 def stream(path: Path, file: str) -> Iterator[pyarrow.NativeFile]:
-    """Opens a file in a folder or a zip, at whatever depth it lies, unpacked if gzipped.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: the zip is damaged.
-    """
+    """Opens a file in a folder or a zip, at whatever depth it lies, unpacked if gzipped."""
     with ExitStack() as stack:
         if path.is_dir():
             members = [str(m.relative_to(path)) for m in sorted(path.rglob("*")) if m.is_file()]
@@ -54,12 +50,7 @@ def stream(path: Path, file: str) -> Iterator[pyarrow.NativeFile]:
 
 
 def read_text(path: Path, file: str, encoding: str) -> str:
-    """The text of a file that `stream` opens, as `decode` gives it.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is empty, damaged or in another encoding.
-    """
+    """The text of a file that `stream` opens, as `decode` gives it."""
     with intact(f"{file} in {path.name}"), stream(path, file) as opened:
         data = opened.read()
     if not data.strip():
@@ -114,12 +105,7 @@ def decode(data: bytes, file: str, encoding: str) -> str:
 
 
 def titled(text: str, file: str, delimiter: str = ",", quote: str | None = '"') -> pd.DataFrame:
-    """A table of text whose first line names its columns, as `split_lines` gives it.
-
-    Raises:
-        ValueError: there are no rows, a column name is repeated, a line is empty or holds more or
-            fewer values than there are columns, or quotes do not pair.
-    """
+    """A table of text whose first line names its columns, as `split_lines` gives it."""
     header, _, rest = text.partition("\n")
     dialect: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": text_csv.QUOTE_NONE}
     reader: Any = text_csv.reader([header], delimiter=delimiter, strict=True, **dialect)
@@ -147,11 +133,7 @@ def once(columns: list[str], place: str) -> None:
 def record_lines(
     text: str, file: str, columns: int, first: int, delimiter: str, **dialect: Any
 ) -> list[int]:
-    """The line in which each record begins, where quoted values may go over several lines.
-
-    Raises:
-        ValueError: a quote is not closed, or text follows one that is.
-    """
+    """The line in which each record begins, where quoted values may go over several lines."""
     taken: list[str] = []
 
     def physical() -> Iterator[str]:
@@ -203,9 +185,6 @@ def split_lines(
 
     Returns:
         A column of str each; an empty value is missing.
-
-    Raises:
-        ValueError: a line has more or fewer values, or quotes do not pair.
     """
     text = text.rstrip("\n")
     lines: Any = None
@@ -256,7 +235,7 @@ def refuse(file: str, values: pd.Series, wrong: pd.Series, right: str) -> None:
     Args:
         file: its name.
         values: a column, whose index counts lines or rows, as the name of the index says.
-        wrong: of each value.
+        wrong: whether each value is wrong.
         right: what it must be.
     """
     if wrong.any():
@@ -278,9 +257,6 @@ def check(
         frame: a table whose index is the line number in the file.
         columns: the rules of each column; their `description` says what is accepted.
         key: columns that no two rows may share.
-
-    Raises:
-        ValueError: the first line that breaks a rule.
     """
     if missing := [name for name in columns if name not in frame]:
         raise ValueError(

@@ -51,10 +51,6 @@ def parts(raw: Raw, file: str, **types: pyarrow.DataType | None) -> Iterator[pd.
         raw: the folder or zip.
         file: its name.
         types: the fields that are kept; None takes the type that the file has.
-
-    Raises:
-        ValueError: a line is no JSON, or a field has another type.
-        FileNotFoundError: there is no such file.
     """
     schema = pyarrow.schema([(name, kind) for name, kind in types.items() if kind is not None])
     others = "infer" if None in types.values() else "ignore"
@@ -88,8 +84,7 @@ def ratings(raw: Raw) -> pd.DataFrame:
             yield part.assign(rating=stars)[stars > 0]
 
     frame = coded(rated(), ["user_id", "book_id"], ["rating"])
-    users, books = (frame[name].cat.codes.to_numpy("int64") for name in ("user_id", "book_id"))
-    if (again := pd.Series(users << 32 | books).duplicated()).any():
+    if (again := frame.duplicated(["user_id", "book_id"])).any():
         user, book, _ = frame[again].iloc[0]
         raise ValueError(
             f"{INTERACTIONS}: user_id {user} rates book_id {book} twice; a pair may occur once."

@@ -4,12 +4,14 @@ The small set of the same family as that of section 4.1.1 of arXiv 2310.19453 (H
 2015). An age in years becomes the group that MovieLens-1M would put it in.
 """
 
+from dataclasses import replace
+
 import pandas as pd
 import pandera.pandas as pa
 
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
-from altlib.data.sources import movielens
+from altlib.data.sources import ml_1m
 from altlib.data.spelling import UNKNOWN
 from altlib.data.validation import (
     check,
@@ -23,7 +25,7 @@ from altlib.data.validation import (
     titled,
 )
 
-SCHEMA = movielens.schema("ml-100k")
+SCHEMA = replace(ml_1m.SCHEMA, name="ml-100k")
 KNOWN = {"ratings": 100_000, "users": 943, "movies": 1_682}
 
 
@@ -55,8 +57,8 @@ def is_year(values: pd.Series) -> pd.Series:
 
 def age_group(years: pd.Series) -> pd.Series:
     """The words of MovieLens-1M for an age in years."""
-    starts = [0, *list(movielens.AGES)[1:], 1000]
-    words = list(movielens.AGES.values())
+    starts = [0, *list(ml_1m.AGES)[1:], 1000]
+    words = list(ml_1m.AGES.values())
     return pd.cut(years.astype("float"), starts, right=False, labels=words)
 
 
@@ -66,7 +68,7 @@ def read(raw: Raw) -> Dataset:
         raw,
         "ml-100k.user",
         user_id=identifier(),
-        gender=code(movielens.GENDERS),
+        gender=code(ml_1m.GENDERS),
         age=number(1, 120, nullable=True),
         occupation=text(),
         zip_code=text(),
@@ -88,7 +90,7 @@ def read(raw: Raw) -> Dataset:
         pd.DataFrame(
             {
                 "user_id": users["user_id"],
-                "gender": users["gender"].map(movielens.GENDERS),
+                "gender": users["gender"].map(ml_1m.GENDERS),
                 "age": age_group(users["age"]),
                 "occupation": users["occupation"],
                 "zipcode": users["zip_code"],

@@ -1,15 +1,16 @@
 """MovieLens-1M as published: `::`-separated .dat files in latin-1 (Harper and Konstan, 2015).
 
-The set of section 4.1.1 of arXiv 2310.19453. Codes of age and occupation become the words of the
-set's README.
+The set of section 4.1.1 of arXiv 2310.19453, with its label rule: ratings of 3 are left out, higher
+ones are clicks. Codes of age and occupation become the words of the set's README.
 """
 
 import pandas as pd
 import pandera.pandas as pa
 
+from altlib.config import LabelRule
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
-from altlib.data.sources import movielens
+from altlib.data.schema import Field, Schema
 from altlib.data.sources.words import WORDS
 from altlib.data.validation import (
     check,
@@ -22,7 +23,34 @@ from altlib.data.validation import (
     text,
 )
 
-SCHEMA = movielens.schema("ml-1m")
+SCHEMA = Schema(
+    name="ml-1m",
+    fields=(
+        Field("user_id", "user id", "user"),
+        Field("gender", "gender", "user"),
+        Field("age", "age", "user"),
+        Field("occupation", "occupation", "user"),
+        Field("zipcode", "zipcode", "user"),
+        Field("movie_id", "movie id", "item"),
+        Field("title", "title", "item"),
+        Field("genre", "genre", "item"),
+        Field("year", "year of release", "item", optional=True),
+    ),
+    label=LabelRule(positive_from=4, dropped=(3,), scale=(1, 5)),
+)
+
+GENDERS = {"M": "male", "F": "female"}
+
+AGES = {
+    1: "Under 18",
+    18: "18-24",
+    25: "25-34",
+    35: "35-44",
+    45: "45-49",
+    50: "50-55",
+    56: "56+",
+}
+"""Youngest age of each group, and its words."""
 
 KNOWN = {"ratings": 1_000_209, "users": 6_040, "movies": 3_883}
 
@@ -36,13 +64,13 @@ def table(raw: Raw, file: str, key: list[str] | None = None, **rules: pa.Column)
 
 def read(raw: Raw) -> Dataset:
     """Reads ratings.dat, users.dat and movies.dat from a folder or a zip."""
-    ages = {str(code): word for code, word in movielens.AGES.items()}
+    ages = {str(code): word for code, word in AGES.items()}
     occupations = {str(code): word for code, word in enumerate(WORDS["ml-1m"]["occupations"])}
     users = table(
         raw,
         "users.dat",
         user_id=identifier(),
-        gender=code(movielens.GENDERS),
+        gender=code(GENDERS),
         age=code(ages),
         occupation=code(occupations),
         zipcode=text(),
@@ -57,7 +85,7 @@ def read(raw: Raw) -> Dataset:
         rating=number(1, 5),
         timestamp=number(0),
     )
-    users["gender"] = users["gender"].map(movielens.GENDERS)
+    users["gender"] = users["gender"].map(GENDERS)
     users["age"] = users["age"].map(ages)
     users["occupation"] = users["occupation"].map(occupations)
     movies["genre"] = movies["genre"].str.replace("|", ", ")
