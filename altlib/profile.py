@@ -396,11 +396,8 @@ def chain(path: Path) -> list[Path]:
 
 
 def content(path: Path, tuned: bool = True) -> dict[str, Any]:
-    """The entries of a profile: its own in place of those that it extends, grids as settings.
-
-    Args:
-        path: of its file.
-        tuned: with what tuning chose for it.
+    """The entries of a profile: its own in place of those that it extends, grids as settings; with
+    what tuning chose for it, if `tuned`.
     """
     whole: dict[str, Any] = {}
     several = chain(path)
@@ -451,10 +448,9 @@ def with_changes(entries: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
     spare(whole, changes)
     for notebook, studies in mapping(whole, "studies").items():
         for name, study in mapping(studies).items():
-            said = mapping(mapping(mapping(changes, "studies"), notebook), name)
+            said = mapping(changes, "studies", notebook, name)
             for setting, of in mapping(study, "settings").items():
-                own = mapping(mapping(said, "settings"), setting)
-                for others in (changes, mapping(said, "base"), own):
+                for others in (changes, mapping(said, "base"), mapping(said, "settings", setting)):
                     spare(mapping(of), others)
     return merged(whole, changes)
 
@@ -465,10 +461,11 @@ def spare(entries: dict[str, Any], others: Mapping[str, Any]) -> None:
         entries["tuned"] = {variant: lacking(of, others) for variant, of in tuned.items()}
 
 
-def mapping(entries: Any, name: str | None = None) -> dict[str, Any]:
-    """Entries, or those of a name among them; none where something else stands."""
-    found = entries if name is None else mapping(entries).get(name)
-    return found if isinstance(found, dict) else {}
+def mapping(entries: Any, *names: str) -> dict[str, Any]:
+    """The entries below names, one in the other; none where something else stands."""
+    for name in names:
+        entries = entries.get(name) if isinstance(entries, dict) else None
+    return entries if isinstance(entries, dict) else {}
 
 
 def in_setting(
@@ -478,11 +475,6 @@ def in_setting(
 
     What tuning chose for the setting takes the place of what it chose for the profile; a row of
     ALT_ctr whose pretraining was not searched keeps the one that was chosen for the profile.
-
-    Args:
-        entries: of the profile.
-        base: those of the study.
-        setting: those of the setting.
     """
     changes = {name: of for name, of in setting.items() if name not in ("variants", "tuned")}
     whole = with_changes(with_changes(entries, base), changes)
@@ -587,12 +579,7 @@ Planned = dict[str, dict[str, list[Finetuning]]]
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:
-    """Reads a profile.
-
-    Args:
-        name: as for `find`.
-        changes: entries to put in place of the file's, nested as in the file.
-    """
+    """Reads the profile that `find` finds, with other entries, nested as in its file, in place."""
     path = find(name)
     return made_of(with_changes(content(path), changes or {}), path)
 
@@ -637,14 +624,7 @@ def study_runs(profile: str, notebook: str) -> Planned:
 
 
 def runs_of(setting: str, study: Study, entries: dict[str, Any], path: Path) -> list[Finetuning]:
-    """The finetunings of a setting of a study.
-
-    Args:
-        setting: its name.
-        study: the study.
-        entries: of the profile, without its studies.
-        path: of the profile's file.
-    """
+    """The finetunings of a setting of a study of the profile with these other entries."""
     changes = study.settings[setting]
     variants = changes.get("variants", study.variants)
     try:

@@ -161,13 +161,7 @@ def label(rating: np.ndarray, rule: LabelRule) -> tuple[np.ndarray, np.ndarray]:
 def split_rows(timestamps: np.ndarray, by: Literal["time", "random"], seed: int) -> np.ndarray:
     """Splits rows 8:1:1 into train, validation and test: position in `SPLITS` [N].
 
-    Args:
-        timestamps: numbers [N]; rows of equal time keep their order.
-        by: "time" puts the latest rows into test; "random" draws them.
-        seed: of the random split.
-
-    Raises:
-        ValueError: a split by time of data that have no times, or too few rows.
+    By "time" the latest rows are the test split, and rows of equal time keep their order.
     """
     number = len(timestamps)
     if number < 10:
@@ -186,11 +180,7 @@ def split_rows(timestamps: np.ndarray, by: Literal["time", "random"], seed: int)
 
 def determining(schema: Schema, rows: np.ndarray) -> Schema:
     """The schema with the fields of the same side from which each field follows, where it does not
-    say so itself.
-
-    Args:
-        schema: the fields.
-        rows: value indices of training rows [N, F].
+    say so itself, by the value indices of training rows [N, F].
     """
     if len(rows) > LOOKED_AT:
         rows = rows[np.random.default_rng(0).permutation(len(rows))[:LOOKED_AT]]
@@ -264,8 +254,8 @@ def prepare(
         provenance: of the frame; what happens here is added to a copy of it.
 
     Raises:
-        ValueError: the frame has faults, or the label rule leaves a split with one class only, or
-            too few rows.
+        ValueError: the frame has faults, there are too few rows or no times to split them by, or
+            the label rule leaves a split with one class only.
     """
     check(frame, schema)
     keep, labels = label(frame["rating"].to_numpy(), schema.label)

@@ -120,13 +120,9 @@ class TokenTable:
         tokenizer: PreTrainedTokenizerBase,
         config: TextConfig,
     ) -> "TokenTable":
-        """Tokenises every value of every field once.
+        """Tokenises every value of every field once, in the order of the value indices.
 
-        Args:
-            values: the distinct values of each field, in the order of the value indices.
-            schema: the fields.
-            tokenizer: a fast tokenizer (it tells where in the text a token stands).
-            config: template and lengths.
+        The tokenizer is a fast one, which tells where in the text a token stands.
 
         Raises:
             ValueError: no token is left for words, a text is no Unicode, or the tokenizer makes

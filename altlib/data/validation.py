@@ -230,13 +230,9 @@ def split_lines(
 
 
 def refuse(file: str, values: pd.Series, wrong: pd.Series, right: str) -> None:
-    """Raises a ValueError that names the first of the values that are wrong.
+    """Raises a ValueError that names the first value of a column that is wrong, and what is right.
 
-    Args:
-        file: its name.
-        values: a column, whose index counts lines or rows, as the name of the index says.
-        wrong: whether each value is wrong.
-        right: what it must be.
+    The index of the values counts lines or rows, as its name says.
     """
     if wrong.any():
         row = int(wrong.to_numpy("bool").argmax())
@@ -254,7 +250,7 @@ def check(
 
     Args:
         file: its name.
-        frame: a table whose index is the line number in the file.
+        frame: a table from `split_lines` or `titled`.
         columns: the rules of each column; their `description` says what is accepted.
         key: columns that no two rows may share.
     """

@@ -72,13 +72,8 @@ def read(raw: Raw) -> Dataset:
 
     Ratings of books that BX-Books.csv does not describe are left out, and counted.
     """
-    users = table(
-        raw,
-        "BX-Users.csv",
-        user_id=name(),
-        location=text(),
-        age=number(0, nullable=True),
-    )
+    age = number(0, nullable=True)
+    users = table(raw, "BX-Users.csv", user_id=name(), location=text(), age=age)
     books = table(
         raw,
         "BX-Books.csv",
@@ -87,7 +82,9 @@ def read(raw: Raw) -> Dataset:
         author=text(),
         year=number(0, nullable=True),
         publisher=text(),
-        **dict.fromkeys(["image_s", "image_m", "image_l"], text()),
+        image_s=text(),
+        image_m=text(),
+        image_l=text(),
     )
     ratings = table(
         raw,

@@ -45,12 +45,9 @@ AUTHORS = pyarrow.list_(pyarrow.struct({"author_id": TEXT}))
 
 
 def parts(raw: Raw, file: str, **types: pyarrow.DataType | None) -> Iterator[pd.DataFrame]:
-    """A file of JSON lines part by part, each indexed by line number.
+    """The fields of a file of JSON lines that have types, part by part, indexed by line number.
 
-    Args:
-        raw: the folder or zip.
-        file: its name.
-        types: the fields that are kept; None takes the type that the file has.
+    None takes the type that the file has.
     """
     schema = pyarrow.schema([(name, kind) for name, kind in types.items() if kind is not None])
     others = "infer" if None in types.values() else "ignore"

@@ -5,6 +5,7 @@ The small set of the same family as that of section 4.1.1 of arXiv 2310.19453 (H
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
@@ -73,8 +74,15 @@ def read(raw: Raw) -> Dataset:
         occupation=text(),
         zip_code=text(),
     )
-    words = {"movie_title": text(), "release_year": text(), "class": text()}
-    movies = table(raw, "ml-100k.item", item_id=identifier(), **words)
+    genres: dict[str, Any] = {"class": text()}  # a word of Python
+    movies = table(
+        raw,
+        "ml-100k.item",
+        item_id=identifier(),
+        movie_title=text(),
+        release_year=text(),
+        **genres,
+    )
     ratings = table(
         raw,
         "ml-100k.inter",
