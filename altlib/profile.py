@@ -614,7 +614,8 @@ def study_runs(profile: str, notebook: str) -> Planned:
         settings = planned[name] = {
             setting: runs_of(setting, study, entries, path) for setting in study.settings
         }
-        rules = {run.training.select_on for several in settings.values() for run in several}
+        every = itertools.chain(*settings.values())
+        rules = sorted({run.training.select_on for run in every})
         if len(rules) > 1:
             raise ValueError(
                 f"The study '{name}' of '{profile}' mixes early stopping on {' and '.join(rules)}; "

@@ -106,20 +106,13 @@ def read(raw: Raw) -> Dataset:
         raw, "book_tags.csv", tag_id=number(0), goodreads_book_id=number(1), count=decimal()
     )
     languages = WORDS["goodbooks"]["languages"]
-    described = pd.DataFrame(
-        {
-            "book_id": books["book_id"],
-            "title": books["title"],
-            "author": books["authors"],
-            "year": years(books["original_publication_year"]),
-            "language": books["language_code"].map(lambda code: languages.get(code, code)),
-            "average_rating": books["average_rating"].map("{:.1f}".format),
-            "ratings_count": ranges(books["ratings_count"]),
-            "work_id": books["work_id"],
-            "genres": books["goodreads_book_id"].map(genres(tags, shelves)),
-        }
-    )
+    books["author"] = books["authors"]
+    books["year"] = years(books["original_publication_year"])
+    books["language"] = books["language_code"].map(lambda code: languages.get(code, code))
+    books["average_rating"] = books["average_rating"].map("{:.1f}".format)
+    books["ratings_count"] = ranges(books["ratings_count"])
+    books["genres"] = books["goodreads_book_id"].map(genres(tags, shelves))
     users = ratings[["user_id"]].drop_duplicates()
     counts = {"ratings": len(ratings), "users": len(users), "books": len(books)}
-    frame = join(SCHEMA, ratings.assign(timestamp=0), users, described)
+    frame = join(SCHEMA, ratings.assign(timestamp=0), users, books)
     return Dataset(SCHEMA, frame, record(raw, counts, KNOWN))

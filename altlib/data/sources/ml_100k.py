@@ -74,15 +74,8 @@ def read(raw: Raw) -> Dataset:
         occupation=text(),
         zip_code=text(),
     )
-    genres: dict[str, Any] = {"class": text()}  # a word of Python
-    movies = table(
-        raw,
-        "ml-100k.item",
-        item_id=identifier(),
-        movie_title=text(),
-        release_year=text(),
-        **genres,
-    )
+    words: dict[str, Any] = {name: text() for name in ("movie_title", "release_year", "class")}
+    movies = table(raw, "ml-100k.item", item_id=identifier(), **words)
     ratings = table(
         raw,
         "ml-100k.inter",
@@ -92,26 +85,13 @@ def read(raw: Raw) -> Dataset:
         rating=number(1, 5),
         timestamp=number(0),
     )
-    frame = join(
-        SCHEMA,
-        ratings.rename(columns={"item_id": "movie_id"}),
-        pd.DataFrame(
-            {
-                "user_id": users["user_id"],
-                "gender": users["gender"].map(ml_1m.GENDERS),
-                "age": age_group(users["age"]),
-                "occupation": users["occupation"],
-                "zipcode": users["zip_code"],
-            }
-        ),
-        pd.DataFrame(
-            {
-                "movie_id": movies["item_id"],
-                "title": with_year(movies["movie_title"], movies["release_year"]),
-                "genre": movies["class"].str.split().str.join(", "),
-                "year": movies["release_year"].where(is_year(movies["release_year"])),
-            }
-        ),
-    )
+    users["gender"] = users["gender"].map(ml_1m.GENDERS)
+    users["age"] = age_group(users["age"])
+    movies["title"] = with_year(movies["movie_title"], movies["release_year"])
+    movies["genre"] = movies["class"].str.split().str.join(", ")
+    movies["year"] = movies["release_year"].where(is_year(movies["release_year"]))
+    names = {"item_id": "movie_id", "zip_code": "zipcode"}
+    ratings, users, movies = (of.rename(columns=names) for of in (ratings, users, movies))
     counts = {"ratings": len(ratings), "users": len(users), "movies": len(movies)}
+    frame = join(SCHEMA, ratings, users, movies)
     return Dataset(SCHEMA, frame, record(raw, counts, KNOWN, timed=True))
