@@ -97,13 +97,7 @@ def flags_as_numbers(given: Any, made: Any, place: str = "") -> Iterator[str]:
 
 
 def explain(error: ValidationError, file: str, root: Any) -> str:
-    """The first fault of a configuration.
-
-    Args:
-        error: of checking it.
-        file: where it stands.
-        root: the dataclass that it should fit.
-    """
+    """The first fault of a file's entries, which should fit the dataclass `root`."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "unexpected_keyword_argument":

@@ -4,7 +4,8 @@ A profile may extend another; null removes an entry, and a grid makes a study's 
 tuning chose for config/NAME.yaml stands in config/tuned/NAME.yaml and goes before the profile's own
 entries; a profile that extends it, and a setting of a study, go before both. `tuned: null` in a
 profile leaves out what was chosen for those that it extends.
-`./run_all.sh PROFILE --show` prints the whole of what a profile comes to.
+`./run_all.sh PROFILE --show` prints the whole of what a profile comes to. What is wrong in one is a
+ValueError: a sentence that names the file and the entry.
 """
 
 import argparse
@@ -271,11 +272,7 @@ class Profile:
         return Pretraining(of.data, of.text, of.plm, of.ctr, of.alignment, training)
 
     def run(self, variant: str, seed: int) -> Finetuning:
-        """One finetuning of a variant.
-
-        Raises:
-            ValueError: there is no such variant.
-        """
+        """One finetuning of a variant."""
         if variant not in VARIANTS:
             raise ValueError(f"There is no variant '{variant}'; {nearest(variant, VARIANTS)}")
         of, whole = VARIANTS[variant], changed(self, self.tuned.get(variant, {}))
@@ -357,12 +354,9 @@ def find(name: str, near: Path | None = None) -> Path:
         name: of a file in config/, without its ending, or the path of a YAML file, looked for here
             and in the project's folder: a notebook in JupyterLab runs elsewhere than the batch.
         near: a folder in which a path is looked for first.
-
-    Raises:
-        ValueError: there is no such profile.
     """
     if name.endswith((".yaml", ".yml")):
-        places = [folder / name for folder in (near, Path(), PROJECT) if folder is not None]
+        places = [folder / name for folder in (near or Path(), Path(), PROJECT)]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise ValueError(f"There is no profile {name} in {Path.cwd()} or in {PROJECT}.")
@@ -375,12 +369,7 @@ def find(name: str, near: Path | None = None) -> Path:
 
 
 def files(path: Path) -> list[Path]:
-    """The file of a profile, and those of the profiles that it extends, one after the other, each
-    behind what tuning chose for it.
-
-    Raises:
-        ValueError: one is no profile, or extends itself.
-    """
+    """The files of `chain`, each behind what tuning chose for it."""
     return [file for own in chain(path) for file in (chosen(own), own) if file.exists()]
 
 
@@ -407,14 +396,8 @@ def chain(path: Path) -> list[Path]:
 
 
 def content(path: Path, tuned: bool = True) -> dict[str, Any]:
-    """The entries of a profile: its own in place of those that it extends, grids as settings.
-
-    Args:
-        path: of its file.
-        tuned: with what tuning chose for it.
-
-    Raises:
-        ValueError: it is no profile, extends itself, or holds a grid that makes no settings.
+    """The entries of a profile: its own in place of those that it extends, grids as settings; with
+    what tuning chose for it, if `tuned`.
     """
     whole: dict[str, Any] = {}
     several = chain(path)
@@ -465,10 +448,9 @@ def with_changes(entries: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
     spare(whole, changes)
     for notebook, studies in mapping(whole, "studies").items():
         for name, study in mapping(studies).items():
-            said = mapping(mapping(mapping(changes, "studies"), notebook), name)
+            said = mapping(changes, "studies", notebook, name)
             for setting, of in mapping(study, "settings").items():
-                own = mapping(mapping(said, "settings"), setting)
-                for others in (changes, mapping(said, "base"), own):
+                for others in (changes, mapping(said, "base"), mapping(said, "settings", setting)):
                     spare(mapping(of), others)
     return merged(whole, changes)
 
@@ -479,10 +461,11 @@ def spare(entries: dict[str, Any], others: Mapping[str, Any]) -> None:
         entries["tuned"] = {variant: lacking(of, others) for variant, of in tuned.items()}
 
 
-def mapping(entries: Any, name: str | None = None) -> dict[str, Any]:
-    """Entries, or those of a name among them; none where something else stands."""
-    found = entries if name is None else mapping(entries).get(name)
-    return found if isinstance(found, dict) else {}
+def mapping(entries: Any, *names: str) -> dict[str, Any]:
+    """The entries below names, one in the other; none where something else stands."""
+    for name in names:
+        entries = entries.get(name) if isinstance(entries, dict) else None
+    return entries if isinstance(entries, dict) else {}
 
 
 def in_setting(
@@ -492,11 +475,6 @@ def in_setting(
 
     What tuning chose for the setting takes the place of what it chose for the profile; a row of
     ALT_ctr whose pretraining was not searched keeps the one that was chosen for the profile.
-
-    Args:
-        entries: of the profile.
-        base: those of the study.
-        setting: those of the setting.
     """
     changes = {name: of for name, of in setting.items() if name not in ("variants", "tuned")}
     whole = with_changes(with_changes(entries, base), changes)
@@ -601,21 +579,13 @@ Planned = dict[str, dict[str, list[Finetuning]]]
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:
-    """Reads a profile.
-
-    Args:
-        name: as for `find`.
-        changes: entries to put in place of the file's, nested as in the file.
-
-    Raises:
-        ValueError: there is no such profile, or an entry is unknown or of the wrong type.
-    """
+    """Reads the profile that `find` finds, with other entries, nested as in its file, in place."""
     path = find(name)
     return made_of(with_changes(content(path), changes or {}), path)
 
 
 def made_of(entries: dict[str, Any], path: Path) -> Profile:
-    """The profile of a file's entries; a ValueError says what is wrong with them."""
+    """The profile of a file's entries."""
     entries = with_preset(entries)
     whole = checked(entries, path.name, Profile)
     rest = {name: of for name, of in entries.items() if name not in ("studies", "tuned", "tuning")}
@@ -629,11 +599,7 @@ def made_of(entries: dict[str, Any], path: Path) -> Profile:
 
 
 def study_runs(profile: str, notebook: str) -> Planned:
-    """The finetunings of a notebook's studies.
-
-    Raises:
-        ValueError: the profile has no study for this notebook, or a setting is no profile.
-    """
+    """The finetunings of a notebook's studies."""
     path = find(profile)
     entries = content(path)
     studies = made_of(entries, path).studies
@@ -648,7 +614,8 @@ def study_runs(profile: str, notebook: str) -> Planned:
         settings = planned[name] = {
             setting: runs_of(setting, study, entries, path) for setting in study.settings
         }
-        rules = {run.training.select_on for several in settings.values() for run in several}
+        every = itertools.chain(*settings.values())
+        rules = sorted({run.training.select_on for run in every})
         if len(rules) > 1:
             raise ValueError(
                 f"The study '{name}' of '{profile}' mixes early stopping on {' and '.join(rules)}; "
@@ -658,14 +625,7 @@ def study_runs(profile: str, notebook: str) -> Planned:
 
 
 def runs_of(setting: str, study: Study, entries: dict[str, Any], path: Path) -> list[Finetuning]:
-    """The finetunings of a setting of a study; a ValueError says what is wrong with it.
-
-    Args:
-        setting: its name.
-        study: the study.
-        entries: of the profile, without its studies.
-        path: of the profile's file.
-    """
+    """The finetunings of a setting of a study of the profile with these other entries."""
     changes = study.settings[setting]
     variants = changes.get("variants", study.variants)
     try:

@@ -9,7 +9,6 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 from altlib.config import DataConfig, PlmConfig, TextConfig, TrainingConfig
 from altlib.data import fetch
 from altlib.data.tabular import Prepared
-from altlib.data.text import SentenceTokens
 from altlib.lab import steps
 from altlib.models import plm
 from altlib.models.finetune import LangModel, click_losses, prediction
@@ -26,8 +25,13 @@ class Peer:
     def __init__(self, data: Prepared, rows: np.ndarray) -> None:
         language = plm.load(PLM, 0.0)
         values = data.words
-        sentences = SentenceTokens(TextConfig(), values, data.schema, language.tokenizer)
-        texts = [sentences.sentence(row)[0] for row in data.rows[rows]]
+        texts = [
+            " ".join(
+                f"{field.words} is {values[value]}."
+                for field, value in zip(data.schema.fields, row, strict=True)
+            )
+            for row in data.rows[rows]
+        ]
         encoded = language.tokenizer(texts, truncation=True, max_length=100)
         self.examples = [
             {"input_ids": ids, "attention_mask": mask, "labels": int(label)}

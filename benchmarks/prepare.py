@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from altlib.config import DataConfig, LabelRule, PlmConfig, TextConfig
-from altlib.data.frame import gathered
+from altlib.data.frame import coded, words
 from altlib.data.schema import Field, Schema
 from altlib.data.tabular import Prepared, prepare
 from altlib.data.text import TokenTable
@@ -83,7 +83,9 @@ def generated(rows: int) -> tuple[float, float]:
                 yield part
 
         started, memory = time.perf_counter(), Memory()
-        prepare(gathered(schema, made()), schema).save(Path(folder))
+        texts = (part.assign(**{n: words(part[n]) for n in schema.field_names}) for part in made())
+        frame = coded(texts, schema.field_names, ["rating", "timestamp"])
+        prepare(frame, schema).save(Path(folder))
         data = Prepared.load(Path(folder))
         table = TokenTable.build(data.values, schema, plm.load(PLM).tokenizer, TextConfig())
         batches = Batches(data, data.of("train"), 128, table)

@@ -75,15 +75,12 @@ def join(
     columns: dict[str, Any] = {}
     for side, table in (("user", users), ("item", items)):
         fields = [field.name for field in schema.fields if field.side == side]
-        keys = pd.Categorical(ratings[fields[0]])
-        rows = pd.Index(table[fields[0]]).get_indexer(keys.categories)[keys.codes]
-        if (rows < 0).any() or (keys.codes < 0).any():
+        rows = pd.Index(table[fields[0]]).get_indexer(pd.CategoricalIndex(ratings[fields[0]]))
+        if (rows < 0).any():
             raise ValueError(f"'{schema.name}' has ratings whose {fields[0]} is not in its table.")
-        used = np.bincount(rows, minlength=len(table)) > 0
-        rows = (np.cumsum(used) - 1)[rows]
+        rows, used = pd.factorize(rows, sort=True)
         for name in fields:
-            values = words(table.loc[used, name])
-            columns[name] = pd.Categorical.from_codes(values.codes[rows], dtype=values.dtype)
+            columns[name] = words(table[name].iloc[used]).take(rows)
     return pd.DataFrame(
         {name: columns[name] for name in schema.field_names}
         | {
@@ -91,18 +88,6 @@ def join(
             "timestamp": ratings["timestamp"].to_numpy("int64"),
         }
     )
-
-
-def gathered(schema: Schema, parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """One frame of parts that need not fit into memory together.
-
-    Args:
-        schema: the fields.
-        parts: frames with a column of text for each field, `rating` and `timestamp`.
-    """
-    texts = (part.assign(**{n: words(part[n]) for n in schema.field_names}) for part in parts)
-    frame = coded(texts, schema.field_names, ["rating", "timestamp"])
-    return frame.astype({"rating": "float64", "timestamp": "int64"})
 
 
 def coded(

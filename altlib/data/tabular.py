@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 
 from altlib.config import LabelRule
-from altlib.data.schema import Field, Schema
+from altlib.data.schema import Schema
 from altlib.data.spelling import UNKNOWN
 
 SPLITS = ("train", "validation", "test")
+ARRAYS = ("rows", "labels", "split", "feature_of_value", "counts")  # of `Prepared`, a file each
 RESERVED = 2  # the mask id and the unknown id of a field
 DETERMINED = 0.95
 """A field determines another if to guess it by the most frequent value takes away this share of the
@@ -124,7 +126,7 @@ class Prepared:
 
     def save(self, folder: Path) -> None:
         """Writes the arrays as .npy files and the rest as prepared.json into `folder`."""
-        for name in ("rows", "labels", "split", "feature_of_value", "counts"):
+        for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
         rest = {
             "schema": asdict(self.schema),
@@ -138,23 +140,9 @@ class Prepared:
     def load(folder: Path) -> "Prepared":
         """Reads what `save` wrote; the arrays stay on disk until they are used."""
         rest = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r")
-            for name in ("rows", "labels", "split", "feature_of_value", "counts")
-        }
-        schema = rest["schema"]
-        rule = schema["label"]
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
         return Prepared(
-            schema=Schema(
-                name=schema["name"],
-                fields=tuple(
-                    Field(**{**field, "determined_by": tuple(field["determined_by"])})
-                    for field in schema["fields"]
-                ),
-                label=LabelRule(
-                    rule["positive_from"], tuple(rule["dropped"]), tuple(rule["scale"])
-                ),
-            ),
+            schema=TypeAdapter(Schema).validate_python(rest["schema"]),
             values=rest["values"],
             vocabulary=Vocabulary(**rest["vocabulary"]),
             provenance=rest["provenance"],
@@ -173,13 +161,7 @@ def label(rating: np.ndarray, rule: LabelRule) -> tuple[np.ndarray, np.ndarray]:
 def split_rows(timestamps: np.ndarray, by: Literal["time", "random"], seed: int) -> np.ndarray:
     """Splits rows 8:1:1 into train, validation and test: position in `SPLITS` [N].
 
-    Args:
-        timestamps: numbers [N]; rows of equal time keep their order.
-        by: "time" puts the latest rows into test; "random" draws them.
-        seed: of the random split.
-
-    Raises:
-        ValueError: a split by time of data that have no times, or too few rows.
+    By "time" the latest rows are the test split, and rows of equal time keep their order.
     """
     number = len(timestamps)
     if number < 10:
@@ -198,27 +180,20 @@ def split_rows(timestamps: np.ndarray, by: Literal["time", "random"], seed: int)
 
 def determining(schema: Schema, rows: np.ndarray) -> Schema:
     """The schema with the fields of the same side from which each field follows, where it does not
-    say so itself.
-
-    Args:
-        schema: the fields.
-        rows: value indices of training rows [N, F].
+    say so itself, by the value indices of training rows [N, F].
     """
     if len(rows) > LOOKED_AT:
         rows = rows[np.random.default_rng(0).permutation(len(rows))[:LOOKED_AT]]
-    fields = [
-        field
-        if field.determined_by is not None
-        else replace(
-            field,
-            determined_by=tuple(
+    fields = []
+    for f, field in enumerate(schema.fields):
+        if field.determined_by is None:
+            by = [
                 other.name
                 for g, other in enumerate(schema.fields)
                 if other.side == field.side and g != f and determines(rows[:, g], rows[:, f])
-            ),
-        )
-        for f, field in enumerate(schema.fields)
-    ]
+            ]
+            field = replace(field, determined_by=tuple(by))
+        fields.append(field)
     return replace(schema, fields=tuple(fields))
 
 
@@ -270,21 +245,17 @@ def prepare(
     train_share: float = 1.0,
     provenance: dict[str, Any] | None = None,
 ) -> Prepared:
-    """Turns a validated frame into ids, labels and splits.
+    """Turns a frame into ids, labels and splits.
 
     Args:
-        frame: a categorical column of words for each field, `rating` and `timestamp`.
+        frame: as in `frame.Dataset`, and checked here.
         schema: the fields and the label rule.
-        split: "time" or "random".
-        seed: of the random split and of the sample of rows.
-        min_count: a value seen fewer times in the training split gets the unknown id.
-        rows: use a random sample of this many rows; None uses all.
-        train_share: leave out all but a random share of the training split; the others stay.
-        provenance: of the frame; what happens here is added to it.
+        split, seed, min_count, rows, train_share: as in `config.DataConfig`.
+        provenance: of the frame; what happens here is added to a copy of it.
 
     Raises:
-        ValueError: the frame has faults, or the label rule leaves a split with one class only, or
-            too few rows.
+        ValueError: the frame has faults, there are too few rows or no times to split them by, or
+            the label rule leaves a split with one class only.
     """
     check(frame, schema)
     keep, labels = label(frame["rating"].to_numpy(), schema.label)
@@ -313,13 +284,13 @@ def prepare(
     for f, name in enumerate(schema.field_names):
         codes = frame[name].cat.codes.to_numpy()[chosen]
         categories = frame[name].cat.categories
-        used = np.bincount(codes, minlength=len(categories)) > 0
+        total = np.bincount(codes, minlength=len(categories))
+        used = total > 0
         first = sum(map(len, values))
         indices[:, f] = (first + np.cumsum(used, dtype=np.int32) - 1)[codes]
         words = categories[used].tolist()
         count = np.bincount(codes[part == 0], minlength=len(categories))[used]
         occurrences.append(count)
-        total = np.bincount(codes, minlength=len(categories))
         clicks = np.bincount(codes, labels, minlength=len(categories))
         if len(chosen) >= 10 * len(words) and ((clicks == 0) | (clicks == total)).all():
             doubts.append(
@@ -347,10 +318,10 @@ def prepare(
         vocabulary=vocabulary,
         feature_of_value=feature_of_value,
         counts=counts,
-        provenance={},
+        provenance=provenance,
     )
     test = prepared.of("test")
-    done = {
+    provenance |= {
         "label rule": asdict(schema.label),
         "split": split,
         "split seed": seed,
@@ -359,12 +330,8 @@ def prepare(
         "rows after the label rule": int(keep.sum()),
         "positive": float(labels.mean()),
         "split rows": {name: int((part == p).sum()) for p, name in enumerate(SPLITS)},
-        "features": {
-            name: len(words) for name, words in zip(schema.field_names, known, strict=True)
-        },
-        "values": {
-            name: len(words) for name, words in zip(schema.field_names, values, strict=True)
-        },
+        "features": dict(zip(schema.field_names, map(len, known), strict=True)),
+        "values": dict(zip(schema.field_names, map(len, values), strict=True)),
         "cold test rows": {s: float(prepared.cold(test, s).mean()) for s in ("user", "item")},
     }
-    return replace(prepared, provenance=provenance | done)
+    return prepared

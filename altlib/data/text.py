@@ -42,11 +42,7 @@ class TextBatch:
 
 
 def specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that the tokenizer puts before and after a sentence.
-
-    Raises:
-        ValueError: it does not leave a word between them as it is.
-    """
+    """The special tokens that the tokenizer puts before and after a sentence."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     for start in range(len(full)):
@@ -59,11 +55,7 @@ def specials(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 
 
 def pieces(schema: Schema, config: TextConfig, field: int, values: Sequence[str]) -> list[str]:
-    """The template filled for each of a field's values, white space made single.
-
-    Raises:
-        ValueError: a text is no Unicode.
-    """
+    """The template filled for each of a field's values, white space made single."""
     words = schema.fields[field].words
     head, tail = config.around(words)
     for text in (head, *values, tail):
@@ -78,11 +70,7 @@ def pieces(schema: Schema, config: TextConfig, field: int, values: Sequence[str]
 
 
 def sentence_fields(schema: Schema, config: TextConfig) -> list[int]:
-    """Positions of the fields in the sentence.
-
-    Raises:
-        ValueError: `leave_out` names a field that the data do not have, or leaves none.
-    """
+    """Positions of the fields in the sentence."""
     for name in config.leave_out:
         if name not in schema.field_names:
             raise ValueError(
@@ -93,15 +81,6 @@ def sentence_fields(schema: Schema, config: TextConfig) -> list[int]:
     if not told:
         raise ValueError(f"text.leave_out leaves no field of '{schema.name}' in the sentence.")
     return told
-
-
-def check_room(config: TextConfig, special: int) -> None:
-    """Raises a ValueError if the special tokens leave no room for words."""
-    if config.max_length <= special:
-        raise ValueError(
-            f"text.max_length is {config.max_length}, but the PLM puts {special} special tokens "
-            f"around each sentence; give at least {special + 1}."
-        )
 
 
 @dataclass
@@ -127,7 +106,12 @@ class TokenTable:
     pad: int
 
     def __post_init__(self) -> None:
-        check_room(self.config, len(self.before) + len(self.after))
+        special = len(self.before) + len(self.after)
+        if self.config.max_length <= special:
+            raise ValueError(
+                f"text.max_length is {self.config.max_length}, but the PLM puts {special} special "
+                f"tokens around each sentence; give at least {special + 1}."
+            )
 
     @staticmethod
     def build(
@@ -136,13 +120,9 @@ class TokenTable:
         tokenizer: PreTrainedTokenizerBase,
         config: TextConfig,
     ) -> "TokenTable":
-        """Tokenises every value of every field once.
+        """Tokenises every value of every field once, in the order of the value indices.
 
-        Args:
-            values: the distinct values of each field, in the order of the value indices.
-            schema: the fields.
-            tokenizer: a fast tokenizer (it tells where in the text a token stands).
-            config: template and lengths.
+        The tokenizer is a fast one, which tells where in the text a token stands.
 
         Raises:
             ValueError: no token is left for words, a text is no Unicode, or the tokenizer makes
@@ -153,11 +133,14 @@ class TokenTable:
         tokens: list[int] = []
         inside: list[bool] = []
         starts = [0]
+        first_row, last_row = [], []  # of the first and of the last value of each field, as text
         for field, words in enumerate(values):
             if field not in told:
                 starts += [len(tokens)] * len(words)
                 continue
             texts = pieces(schema, config, field, words)
+            first_row.append(texts[0])
+            last_row.append(texts[-1])
             gap = "" if field == told[0] else " "
             head, tail = config.around(schema.fields[field].words)
             start = len(gap) + len(head)
@@ -186,10 +169,16 @@ class TokenTable:
             after=torch.tensor(after, dtype=torch.long),
             pad=int(tokenizer.pad_token_id),
         )
-        whole = SentenceTokens(config, [v for words in values for v in words], schema, tokenizer)
         ends = np.cumsum([len(words) for words in values])
-        rows = np.array([[0, *ends[:-1]], ends - 1])  # of first and of last values
-        if not torch.equal(table.assemble(rows).tokens, whole.assemble(rows).tokens):
+        batch = table.assemble(np.array([[0, *ends[:-1]], ends - 1]))
+        whole = tokenizer(
+            [" ".join(first_row), " ".join(last_row)],
+            truncation=True,
+            max_length=config.max_length,
+            split_special_tokens=True,
+        )["input_ids"]
+        made = [t[real].tolist() for t, real in zip(batch.tokens, batch.attention, strict=True)]
+        if made != whole:
             raise ValueError(
                 "The tokenizer makes other tokens of a whole sentence than of its pieces, since it "
                 "does not keep words apart at white space; take another PLM."
@@ -215,30 +204,27 @@ class TokenTable:
         room = self.config.max_length - len(self.before) - len(self.after)
         end = size.cumsum(1).clamp(max=room)  # B, F: what lies beyond the room is cut off
         size = end - torch.nn.functional.pad(end, (1, 0))[:, :-1]
-        lead, body = len(self.before), end[:, -1]
+        lead, body = len(self.before), end[:, -1:]
         longest = room if self.config.pad == "maximum" else int(body.max())
         length = -(-(lead + longest + len(self.after)) // multiple) * multiple
 
         flat = size.flatten()
-        first = flat.cumsum(0) - flat
-        source = torch.arange(int(flat.sum())) + torch.repeat_interleave(
-            self.starts[which].flatten() - first, flat
-        )
-        within = end - size + lead + torch.arange(batch)[:, None] * length
-        target = torch.arange(len(source)) + torch.repeat_interleave(within.flatten() - first, flat)
-
-        tokens = torch.full((batch * length,), self.pad)
-        field = torch.full((batch * length,), -1)
-        value = torch.zeros(batch * length, dtype=torch.bool)
-        tokens[target] = self.tokens[source].long()
-        value[target] = self.value[source]
-        field[target] = torch.repeat_interleave(torch.arange(fields).repeat(batch), flat)
-        tokens = tokens.view(batch, length)
+        first = self.starts[which].flatten() - (flat.cumsum(0) - flat)
+        source = torch.arange(int(flat.sum())) + torch.repeat_interleave(first, flat)
+        place = torch.arange(length)
+        attention = place < lead + body + len(self.after)
+        target = ((place >= lead) & (place < lead + body)).nonzero(as_tuple=True)
+        tokens = torch.full((batch, length), self.pad)
+        field = torch.full((batch, length), -1)
+        value = torch.zeros(batch, length, dtype=torch.bool)
         tokens[:, :lead] = self.before
-        place = (lead + body)[:, None] + torch.arange(len(self.after))
-        tokens.scatter_(1, place, self.after.expand(batch, -1))
-        attention = torch.arange(length) < (lead + body + len(self.after))[:, None]
-        return TextBatch(tokens, attention, field.view(batch, length), value.view(batch, length))
+        tokens.scatter_(
+            1, lead + body + torch.arange(len(self.after)), self.after.expand(batch, -1)
+        )
+        tokens[target] = self.tokens[source].long()
+        field[target] = torch.repeat_interleave(torch.arange(fields).repeat(batch), flat)
+        value[target] = self.value[source]
+        return TextBatch(tokens, attention, field, value)
 
     def save(self, folder: Path) -> None:
         """Writes the arrays as .npy files into `folder`."""
@@ -254,76 +240,3 @@ class TokenTable:
             for name in ("tokens", "value", "starts", "before", "after")
         }
         return TokenTable(config=config, pad=int(np.load(folder / "text_pad.npy")), **arrays)
-
-
-@dataclass
-class SentenceTokens:
-    """Tokenises whole sentences row by row, as the published code does: slow, but independent.
-
-    `TokenTable`, whose interface it has, is checked against it.
-    """
-
-    config: TextConfig
-    values: list[str]
-    schema: Schema
-    tokenizer: PreTrainedTokenizerBase
-
-    def __post_init__(self) -> None:
-        check_room(self.config, self.tokenizer.num_special_tokens_to_add())
-
-    def sentence(self, row: np.ndarray) -> tuple[str, list[tuple[int, int, int]]]:
-        """The sentence of a row [F], and where in it each told field's value begins and ends."""
-        text, spans = "", []
-        for field in sentence_fields(self.schema, self.config):
-            piece = pieces(self.schema, self.config, field, [self.values[row[field]]])[0]
-            value = " ".join(self.values[row[field]].split())
-            head, _ = self.config.around(self.schema.fields[field].words)
-            text += " " if text else ""
-            begin = len(text) + len(head)
-            spans.append((field, begin, begin + len(value)))
-            text += piece
-        return text, spans
-
-    def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Tokens of each row's sentence, special ones included [B]."""
-        sentences = [self.sentence(row)[0] for row in rows]
-        encoded = self.tokenizer(
-            sentences,
-            truncation=True,
-            max_length=self.config.max_length,
-            split_special_tokens=True,
-        )
-        return np.array([len(ids) for ids in encoded["input_ids"]])
-
-    def assemble(self, rows: np.ndarray) -> TextBatch:
-        """As `TokenTable.assemble`."""
-        told = [self.sentence(row) for row in rows]
-        encoded = self.tokenizer(
-            [text for text, _ in told],
-            truncation=True,
-            max_length=self.config.max_length,
-            padding="max_length" if self.config.pad == "maximum" else True,
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-            return_tensors="np",
-            split_special_tokens=True,
-        )
-        field = np.full(encoded["input_ids"].shape, -1)
-        value = np.zeros(field.shape, bool)
-        begins, ends = encoded["offset_mapping"][..., 0], encoded["offset_mapping"][..., 1]
-        real = encoded["special_tokens_mask"] == 0
-        for row, (text, spans) in enumerate(told):
-            last = [*(begin for _, begin, _ in spans[1:]), len(text) + 1]
-            for (f, begin, end), following in zip(spans, last, strict=True):
-                head, _ = self.config.around(self.schema.fields[f].words)
-                start = begin - len(head) - 1  # the space before a piece belongs to it
-                stop = following
-                own = real[row] & (ends[row] > start) & (begins[row] < stop)
-                field[row, own] = f
-                value[row, own & (begins[row] < end) & (ends[row] > begin)] = True
-        return TextBatch(
-            torch.from_numpy(encoded["input_ids"]).long(),
-            torch.from_numpy(encoded["attention_mask"] == 1),
-            torch.from_numpy(field),
-            torch.from_numpy(value),
-        )

@@ -1,8 +1,9 @@
 """Raw files to tables of text, and tables held against rules.
 
-Nothing is guessed or skipped: the first thing that is wrong ends the reading with one sentence
-that names file, line, column and rule. Lines are those of a text file, from 1 and with its header;
-where there are no lines, as in Parquet, rows are counted from 1.
+Nothing is guessed or skipped: the first thing that is wrong ends the reading with a ValueError, one
+sentence that names file, line, column and rule; a file that is not there is a FileNotFoundError.
+Lines are those of a text file, from 1 and with its header; where there are no lines, as in Parquet,
+rows are counted from 1.
 """
 
 import csv as text_csv
@@ -28,12 +29,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, pyar
 
 @contextmanager
 def stream(path: Path, file: str) -> Iterator[pyarrow.NativeFile]:
-    """Opens a file in a folder or a zip, at whatever depth it lies, unpacked if gzipped.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: the zip is damaged.
-    """
+    """Opens a file in a folder or a zip, at whatever depth it lies, unpacked if gzipped."""
     with ExitStack() as stack:
         if path.is_dir():
             members = [str(m.relative_to(path)) for m in sorted(path.rglob("*")) if m.is_file()]
@@ -53,18 +49,13 @@ def stream(path: Path, file: str) -> Iterator[pyarrow.NativeFile]:
         yield stack.enter_context(pyarrow.input_stream(source, compression=packed))
 
 
-def content(path: Path, file: str) -> bytes:
-    """The bytes of a file that `stream` opens.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is empty or cut short, or the zip is damaged.
-    """
+def read_text(path: Path, file: str, encoding: str) -> str:
+    """The text of a file that `stream` opens, as `decode` gives it."""
     with intact(f"{file} in {path.name}"), stream(path, file) as opened:
         data = opened.read()
     if not data.strip():
         raise ValueError(f"{file} in {path} is empty; it should hold a line a row.")
-    return data
+    return decode(data, file, encoding)
 
 
 @contextmanager
@@ -114,12 +105,7 @@ def decode(data: bytes, file: str, encoding: str) -> str:
 
 
 def titled(text: str, file: str, delimiter: str = ",", quote: str | None = '"') -> pd.DataFrame:
-    """A table of text whose first line names its columns, as `split_lines` gives it.
-
-    Raises:
-        ValueError: there are no rows, a column name is repeated, a line is empty or holds more or
-            fewer values than there are columns, or quotes do not pair.
-    """
+    """A table of text whose first line names its columns, as `split_lines` gives it."""
     header, _, rest = text.partition("\n")
     dialect: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": text_csv.QUOTE_NONE}
     reader: Any = text_csv.reader([header], delimiter=delimiter, strict=True, **dialect)
@@ -147,11 +133,7 @@ def once(columns: list[str], place: str) -> None:
 def record_lines(
     text: str, file: str, columns: int, first: int, delimiter: str, **dialect: Any
 ) -> list[int]:
-    """The line in which each record begins, where quoted values may go over several lines.
-
-    Raises:
-        ValueError: a quote is not closed, or text follows one that is.
-    """
+    """The line in which each record begins, where quoted values may go over several lines."""
     taken: list[str] = []
 
     def physical() -> Iterator[str]:
@@ -203,9 +185,6 @@ def split_lines(
 
     Returns:
         A column of str each; an empty value is missing.
-
-    Raises:
-        ValueError: a line has more or fewer values, or quotes do not pair.
     """
     text = text.rstrip("\n")
     lines: Any = None
@@ -251,13 +230,9 @@ def split_lines(
 
 
 def refuse(file: str, values: pd.Series, wrong: pd.Series, right: str) -> None:
-    """Raises a ValueError that names the first of the values that are wrong.
+    """Raises a ValueError that names the first value of a column that is wrong, and what is right.
 
-    Args:
-        file: its name.
-        values: a column, whose index counts lines or rows, as the name of the index says.
-        wrong: of each value.
-        right: what it must be.
+    The index of the values counts lines or rows, as its name says.
     """
     if wrong.any():
         row = int(wrong.to_numpy("bool").argmax())
@@ -275,12 +250,9 @@ def check(
 
     Args:
         file: its name.
-        frame: a table whose index is the line number in the file.
+        frame: a table from `split_lines` or `titled`.
         columns: the rules of each column; their `description` says what is accepted.
         key: columns that no two rows may share.
-
-    Raises:
-        ValueError: the first line that breaks a rule.
     """
     if missing := [name for name in columns if name not in frame]:
         raise ValueError(
@@ -297,11 +269,8 @@ def check(
         # A column with a value of another type stays text, on which every other rule fails.
         types = cases["check"].astype("str").str.startswith("coerce_dtype")
         worst = (cases[types] if types.any() else cases).sort_values("index", kind="stable").iloc[0]
-        value = "nothing" if pd.isna(worst["failure_case"]) else f"'{worst['failure_case']}'"
-        raise ValueError(
-            f"{file}, line {worst['index']}, column '{worst['column']}': found {value}, but it "
-            f"must be {columns[worst['column']].description}."
-        ) from error
+        column, line = worst["column"], pd.Series(frame.index == worst["index"])
+        refuse(file, frame[column], line, str(columns[column].description))
     if key and (again := frame.duplicated(key)).any():
         pairs = frame.groupby(key, dropna=False).ngroup().to_numpy()
         position = again.to_numpy().argmax()

@@ -1,6 +1,7 @@
 """The token table gives what the tokenizer gives on the whole sentence, with exact spans."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,68 @@ from altlib.data import sources
 from altlib.data.frame import Dataset
 from altlib.data.schema import Field, Schema
 from altlib.data.tabular import Prepared, prepare
-from altlib.data.text import SentenceTokens, TextBatch, TokenTable
+from altlib.data.text import TextBatch, TokenTable, pieces, sentence_fields
 from altlib.models import plm
+
+
+@dataclass
+class SentenceTokens:
+    """Tokenises whole sentences row by row, as the published code does: slow, but independent of
+    `TokenTable`, whose interface it has."""
+
+    config: TextConfig
+    values: list[str]
+    schema: Schema
+    tokenizer: PreTrainedTokenizerFast
+
+    def sentence(self, row: np.ndarray) -> tuple[str, list[tuple[int, int, int]]]:
+        """The sentence of a row [F], and where in it each told field's value begins and ends."""
+        text, spans = "", []
+        for field in sentence_fields(self.schema, self.config):
+            piece = pieces(self.schema, self.config, field, [self.values[row[field]]])[0]
+            value = " ".join(self.values[row[field]].split())
+            head, _ = self.config.around(self.schema.fields[field].words)
+            text += " " if text else ""
+            begin = len(text) + len(head)
+            spans.append((field, begin, begin + len(value)))
+            text += piece
+        return text, spans
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of each row's sentence, special ones included [B]."""
+        return self.assemble(rows).attention.sum(1).numpy()
+
+    def assemble(self, rows: np.ndarray) -> TextBatch:
+        """As `TokenTable.assemble`."""
+        told = [self.sentence(row) for row in rows]
+        encoded = self.tokenizer(
+            [text for text, _ in told],
+            truncation=True,
+            max_length=self.config.max_length,
+            padding="max_length" if self.config.pad == "maximum" else True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            return_tensors="np",
+            split_special_tokens=True,
+        )
+        field = np.full(encoded["input_ids"].shape, -1)
+        value = np.zeros(field.shape, bool)
+        begins, ends = encoded["offset_mapping"][..., 0], encoded["offset_mapping"][..., 1]
+        real = encoded["special_tokens_mask"] == 0
+        for row, (text, spans) in enumerate(told):
+            last = [*(begin for _, begin, _ in spans[1:]), len(text) + 1]
+            for (f, begin, end), following in zip(spans, last, strict=True):
+                head, _ = self.config.around(self.schema.fields[f].words)
+                start = begin - len(head) - 1  # the space before a piece belongs to it
+                own = real[row] & (ends[row] > start) & (begins[row] < following)
+                field[row, own] = f
+                value[row, own & (begins[row] < end) & (ends[row] > begin)] = True
+        return TextBatch(
+            torch.from_numpy(encoded["input_ids"]).long(),
+            torch.from_numpy(encoded["attention_mask"] == 1),
+            torch.from_numpy(field),
+            torch.from_numpy(value),
+        )
 
 
 def both(
@@ -101,27 +162,16 @@ def test_special_tokens_in_a_value_are_words_as_any_other(
     assert made.lengths(np.array([[0, 1]])).tolist() == [batch.tokens.shape[1]]
 
 
-@pytest.mark.parametrize("form", ["table", "sentence"])
-def test_what_no_tokenizer_can_read_is_refused(
-    form: str, wordpiece: PreTrainedTokenizerFast
-) -> None:
-    words = ["y", "x\ud800"]
+def test_what_no_tokenizer_can_read_is_refused(wordpiece: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match=r"field 'b' has the text 'x\\ud800', which is not valid"):
-        if form == "table":
-            TokenTable.build([[w] for w in words], TWO, wordpiece, TextConfig())
-        else:
-            SentenceTokens(TextConfig(), words, TWO, wordpiece).assemble(np.array([[0, 1]]))
+        TokenTable.build([["y"], ["x\ud800"]], TWO, wordpiece, TextConfig())
 
 
-@pytest.mark.parametrize("form", ["table", "sentence"])
 def test_special_tokens_leave_room_for_words(
-    form: str, wordpiece: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+    wordpiece: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made() -> TokenTable | SentenceTokens:
-        config = TextConfig(max_length=3)
-        if form == "table":
-            return TokenTable.build([["y"], ["x"]], TWO, wordpiece, config)
-        return SentenceTokens(config, ["y", "x"], TWO, wordpiece)
+    def made() -> TokenTable:
+        return TokenTable.build([["y"], ["x"]], TWO, wordpiece, TextConfig(max_length=3))
 
     assert made().assemble(np.array([[0, 1]])).tokens.shape == (1, 3)
     around = processors.TemplateProcessing(

@@ -15,7 +15,7 @@ from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
 from altlib.data.schema import Field, Schema
 from altlib.data.spelling import UNKNOWN
-from altlib.data.validation import check, content, decode, name, number, reference, split_lines
+from altlib.data.validation import check, name, number, read_text, reference, split_lines, text
 
 SCHEMA = Schema(
     name="bookcrossing",
@@ -44,19 +44,22 @@ HEADERS = {
 KNOWN = {"ratings": 1_149_780, "users": 278_858, "books": 271_379}
 
 
-def table(raw: Raw, file: str, columns: list[str]) -> pd.DataFrame:
-    """The text of one CSV file; `NULL` is missing, entities such as `&amp;` become letters."""
-    text = decode(content(raw.path, file), file, "latin-1")
+def table(raw: Raw, file: str, key: list[str] | None = None, **rules: pa.Column) -> pd.DataFrame:
+    """One CSV file; the rules are of its columns, in their order.
+
+    `NULL` is missing; entities such as `&amp;` become letters.
+    """
     # In a few lines the author got into the title's quotes: "Title\";Author\"";"1999".
-    text = re.sub(r'\\";([^";\n]*)\\"";', r'";"\1";', text)
-    header, _, rest = text.partition("\n")
+    lines = re.sub(r'\\";([^";\n]*)\\"";', r'";"\1";', read_text(raw.path, file, "latin-1"))
+    header, _, rest = lines.partition("\n")
     if header.replace('"', "").split(";") != HEADERS[file]:
         raise ValueError(
             f"{file}, line 1: the header is {header[:80]!r}, but it must name "
             f"{', '.join(HEADERS[file])}."
         )
-    frame = split_lines(rest, file, columns, first=2, delimiter=";", quote='"', escape="\\")
-    return frame.replace("NULL", pd.NA).map(html.unescape, na_action="ignore")
+    frame = split_lines(rest, file, list(rules), first=2, delimiter=";", quote='"', escape="\\")
+    frame = frame.replace("NULL", pd.NA).map(html.unescape, na_action="ignore")
+    return check(file, frame, rules, key)
 
 
 def within(values: pd.Series, low: int, high: int) -> pd.Series:
@@ -68,31 +71,28 @@ def read(raw: Raw) -> Dataset:
     """Reads BX-Book-Ratings.csv, BX-Users.csv and BX-Books.csv from a folder or a zip.
 
     Ratings of books that BX-Books.csv does not describe are left out, and counted.
-
-    Raises:
-        ValueError: a file breaks a rule; names file, line, column and rule.
-        FileNotFoundError: a file is missing.
     """
-    users = check(
-        "BX-Users.csv",
-        table(raw, "BX-Users.csv", ["user_id", "location", "age"]),
-        {"user_id": name(), "age": number(0, nullable=True)},
-    )
-    images = ["image_s", "image_m", "image_l"]
-    books = check(
+    age = number(0, nullable=True)
+    users = table(raw, "BX-Users.csv", user_id=name(), location=text(), age=age)
+    books = table(
+        raw,
         "BX-Books.csv",
-        table(raw, "BX-Books.csv", ["isbn", "title", "author", "year", "publisher", *images]),
-        {"isbn": name(), "year": number(0, nullable=True)},
+        isbn=name(),
+        title=text(),
+        author=text(),
+        year=number(0, nullable=True),
+        publisher=text(),
+        image_s=text(),
+        image_m=text(),
+        image_l=text(),
     )
-    ratings = check(
+    ratings = table(
+        raw,
         "BX-Book-Ratings.csv",
-        table(raw, "BX-Book-Ratings.csv", ["user_id", "isbn", "rating"]),
-        {
-            "user_id": reference(users["user_id"], "BX-Users.csv"),
-            "isbn": pa.Column(description="an ISBN"),
-            "rating": number(0, 10),
-        },
         key=["user_id", "isbn"],
+        user_id=reference(users["user_id"], "BX-Users.csv"),
+        isbn=pa.Column(description="an ISBN"),
+        rating=number(0, 10),
     )
     counts = {"ratings": len(ratings), "users": len(users), "books": len(books)}
     described = ratings["isbn"].isin(books["isbn"])

@@ -7,6 +7,7 @@ ratings; they are not counted from the rows, which would leak the label.
 
 import numpy as np
 import pandas as pd
+import pandera.pandas as pa
 
 from altlib.config import LabelRule
 from altlib.data.fetch import Raw
@@ -15,11 +16,10 @@ from altlib.data.schema import Field, Schema
 from altlib.data.sources.words import WORDS
 from altlib.data.validation import (
     check,
-    content,
     decimal,
-    decode,
     identifier,
     number,
+    read_text,
     reference,
     text,
     titled,
@@ -47,9 +47,9 @@ KNOWN = {"ratings": 5_976_479, "users": 53_424, "books": 10_000}
 STEPS = [0, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000]
 
 
-def table(raw: Raw, file: str) -> pd.DataFrame:
-    """The text of one file, its columns named by its header."""
-    return titled(decode(content(raw.path, file), file, "utf-8"), file)
+def table(raw: Raw, file: str, key: list[str] | None = None, **rules: pa.Column) -> pd.DataFrame:
+    """One file; the rules are of the columns that are used."""
+    return check(file, titled(read_text(raw.path, file, "utf-8"), file), rules, key)
 
 
 def ranges(count: pd.Series) -> pd.Series:
@@ -74,67 +74,45 @@ def genres(tags: pd.DataFrame, shelves: pd.DataFrame, number: int = 3) -> pd.Ser
     named = shelves.assign(genre=shelves["tag_id"].map(words)).dropna(subset="genre")
     counts = named.groupby(["goodreads_book_id", "genre"])["count"].sum().reset_index()
     counts = counts.sort_values(["count", "genre"], ascending=[False, True], kind="stable")
-    return (
-        counts.groupby("goodreads_book_id")
-        .head(number)
-        .groupby("goodreads_book_id")["genre"]
-        .agg(", ".join)
-    )
+    most = counts.groupby("goodreads_book_id").head(number)
+    return most.groupby("goodreads_book_id")["genre"].agg(", ".join)
 
 
 def read(raw: Raw) -> Dataset:
-    """Reads ratings.csv, books.csv, book_tags.csv and tags.csv from a folder or a zip.
-
-    Raises:
-        ValueError: a file breaks a rule; names file, line, column and rule.
-        FileNotFoundError: a file is missing.
-    """
-    books = check(
+    """Reads ratings.csv, books.csv, book_tags.csv and tags.csv from a folder or a zip."""
+    books = table(
+        raw,
         "books.csv",
-        table(raw, "books.csv"),
-        {
-            "book_id": identifier(),
-            "goodreads_book_id": identifier(),
-            "work_id": identifier(),
-            "original_publication_year": decimal(nullable=True),
-            "title": text(),
-            "authors": text(),
-            "language_code": text(),
-            "average_rating": decimal(0, 5),
-            "ratings_count": number(0),
-        },
+        book_id=identifier(),
+        goodreads_book_id=identifier(),
+        work_id=identifier(),
+        original_publication_year=decimal(nullable=True),
+        title=text(),
+        authors=text(),
+        language_code=text(),
+        average_rating=decimal(0, 5),
+        ratings_count=number(0),
     )
-    ratings = check(
+    ratings = table(
+        raw,
         "ratings.csv",
-        table(raw, "ratings.csv"),
-        {
-            "user_id": number(1),
-            "book_id": reference(books["book_id"], "books.csv"),
-            "rating": number(1, 5),
-        },
         key=["user_id", "book_id"],
+        user_id=number(1),
+        book_id=reference(books["book_id"], "books.csv"),
+        rating=number(1, 5),
     )
-    tags = check("tags.csv", table(raw, "tags.csv"), {"tag_id": identifier(0), "tag_name": text()})
-    shelves = check(
-        "book_tags.csv",
-        table(raw, "book_tags.csv"),
-        {"tag_id": number(0), "goodreads_book_id": number(1), "count": decimal()},
+    tags = table(raw, "tags.csv", tag_id=identifier(0), tag_name=text())
+    shelves = table(
+        raw, "book_tags.csv", tag_id=number(0), goodreads_book_id=number(1), count=decimal()
     )
     languages = WORDS["goodbooks"]["languages"]
-    described = pd.DataFrame(
-        {
-            "book_id": books["book_id"],
-            "title": books["title"],
-            "author": books["authors"],
-            "year": years(books["original_publication_year"]),
-            "language": books["language_code"].map(lambda code: languages.get(code, code)),
-            "average_rating": books["average_rating"].map("{:.1f}".format),
-            "ratings_count": ranges(books["ratings_count"]),
-            "work_id": books["work_id"],
-            "genres": books["goodreads_book_id"].map(genres(tags, shelves)),
-        }
-    )
+    books["author"] = books["authors"]
+    books["year"] = years(books["original_publication_year"])
+    books["language"] = books["language_code"].map(lambda code: languages.get(code, code))
+    books["average_rating"] = books["average_rating"].map("{:.1f}".format)
+    books["ratings_count"] = ranges(books["ratings_count"])
+    books["genres"] = books["goodreads_book_id"].map(genres(tags, shelves))
     users = ratings[["user_id"]].drop_duplicates()
     counts = {"ratings": len(ratings), "users": len(users), "books": len(books)}
-    frame = join(SCHEMA, ratings.assign(timestamp=0), users, described)
+    frame = join(SCHEMA, ratings.assign(timestamp=0), users, books)
     return Dataset(SCHEMA, frame, record(raw, counts, KNOWN))

@@ -4,7 +4,7 @@ The largest set of section 4.1.1 of arXiv 2310.19453. In full it is tens of giga
 read in a stream: ratings become numbers part by part, and of books only what is used is kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import pyarrow
@@ -45,16 +45,9 @@ AUTHORS = pyarrow.list_(pyarrow.struct({"author_id": TEXT}))
 
 
 def parts(raw: Raw, file: str, **types: pyarrow.DataType | None) -> Iterator[pd.DataFrame]:
-    """A file of JSON lines part by part, each indexed by line number.
+    """The fields of a file of JSON lines that have types, part by part, indexed by line number.
 
-    Args:
-        raw: the folder or zip.
-        file: its name.
-        types: the fields that are kept; None takes the type that the file has.
-
-    Raises:
-        ValueError: a line is no JSON, or a field has another type.
-        FileNotFoundError: there is no such file.
+    None takes the type that the file has.
     """
     schema = pyarrow.schema([(name, kind) for name, kind in types.items() if kind is not None])
     others = "infer" if None in types.values() else "ignore"
@@ -88,8 +81,7 @@ def ratings(raw: Raw) -> pd.DataFrame:
             yield part.assign(rating=stars)[stars > 0]
 
     frame = coded(rated(), ["user_id", "book_id"], ["rating"])
-    users, books = (frame[name].cat.codes.to_numpy("int64") for name in ("user_id", "book_id"))
-    if (again := pd.Series(users << 32 | books).duplicated()).any():
+    if (again := frame.duplicated(["user_id", "book_id"])).any():
         user, book, _ = frame[again].iloc[0]
         raise ValueError(
             f"{INTERACTIONS}: user_id {user} rates book_id {book} twice; a pair may occur once."
@@ -110,31 +102,24 @@ def books(raw: Raw, wanted: pd.Index) -> pd.DataFrame:
         raise ValueError(
             f"{BOOKS}, line {line}: book_id {found['book_id'][line]} is already in an earlier line."
         )
-    author = found["authors"].map(
-        lambda names: (
-            names[0] and names[0]["author_id"] if names is not None and len(names) else None
-        )
-    )
     names = looked_up(raw, "goodreads_book_authors.json", "author_id", "name")
     media = looked_up(raw, "goodreads_book_works.json", "work_id", "media_type", optional=True)
-    return pd.DataFrame(
-        {
-            "book_id": found["book_id"],
-            "title": found["title"],
-            "genres": found["book_id"].map(genres(raw, wanted)),
-            "average_rating": rounded(found["average_rating"], 1),
-            "reviews": rounded(found["text_reviews_count"], -1),
-            "author_id": author,
-            "author": author.map(names),
-            "pages": rounded(found["num_pages"], -1),
-            "ebook": found["is_ebook"].map({"true": "yes", "false": "no"}),
-            "format": found["format"],
-            "publisher": found["publisher"],
-            "year": found["publication_year"],
-            "work_id": found["work_id"],
-            "media": found["work_id"].map(media),
-        }
-    )
+    found["genres"] = found["book_id"].map(genres(raw, wanted))
+    found["average_rating"] = rounded(found["average_rating"], 1)
+    found["reviews"] = rounded(found["text_reviews_count"], -1)
+    found["author_id"] = found["authors"].map(first_author)
+    found["author"] = found["author_id"].map(names)
+    found["pages"] = rounded(found["num_pages"], -1)
+    found["ebook"] = found["is_ebook"].map({"true": "yes", "false": "no"})
+    found["year"] = found["publication_year"]
+    found["media"] = found["work_id"].map(media)
+    return found
+
+
+def first_author(authors: Sequence[dict[str, str] | None] | None) -> str | None:
+    """The id of a book's first author, if the book has one."""
+    first = authors[0] if authors is not None and len(authors) else None
+    return first["author_id"] if first else None
 
 
 def looked_up(raw: Raw, file: str, key: str, value: str, optional: bool = False) -> pd.Series:
@@ -183,10 +168,6 @@ def read(raw: Raw) -> Dataset:
     """Reads the interactions, books, authors, genres and, if they are there, works.
 
     Interactions with books that are not described are left out, and counted.
-
-    Raises:
-        ValueError: a file breaks a rule; names file, line, column and rule.
-        FileNotFoundError: a file is missing.
     """
     rated = ratings(raw)
     described = books(raw, rated["book_id"].cat.categories)

@@ -4,40 +4,44 @@ The small set of the same family as that of section 4.1.1 of arXiv 2310.19453 (H
 2015). An age in years becomes the group that MovieLens-1M would put it in.
 """
 
+from dataclasses import replace
+from typing import Any
+
 import pandas as pd
+import pandera.pandas as pa
 
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
-from altlib.data.sources import movielens
+from altlib.data.sources import ml_1m
 from altlib.data.spelling import UNKNOWN
 from altlib.data.validation import (
     check,
     code,
-    content,
-    decode,
     identifier,
     number,
     once,
+    read_text,
     reference,
+    text,
     titled,
 )
 
-SCHEMA = movielens.schema("ml-100k")
+SCHEMA = replace(ml_1m.SCHEMA, name="ml-100k")
 KNOWN = {"ratings": 100_000, "users": 943, "movies": 1_682}
 
 
-def table(raw: Raw, file: str, columns: list[str]) -> pd.DataFrame:
-    """The text of some columns of one atomic file."""
-    frame = titled(decode(content(raw.path, file), file, "utf-8"), file, "\t", None)
+def table(raw: Raw, file: str, key: list[str] | None = None, **rules: pa.Column) -> pd.DataFrame:
+    """The columns of one atomic file that have rules."""
+    frame = titled(read_text(raw.path, file, "utf-8"), file, "\t", None)
     names = [str(name).partition(":")[0].strip() for name in frame]
     once(names, f"{file}, line 1")
-    missing = [name for name in columns if name not in names]
+    missing = [name for name in rules if name not in names]
     if missing:
         raise ValueError(
-            f"{file}, line 1: no column {missing}; the header must name {', '.join(columns)} as "
-            f"'{columns[0]}:token', but names {', '.join(names)}."
+            f"{file}, line 1: no column {missing}; the header must name {', '.join(rules)} as "
+            f"'{next(iter(rules))}:token', but names {', '.join(names)}."
         )
-    return frame.set_axis(names, axis=1)[columns]
+    return check(file, frame.set_axis(names, axis=1)[[*rules]], rules, key)
 
 
 def with_year(title: pd.Series, year: pd.Series) -> pd.Series:
@@ -54,63 +58,40 @@ def is_year(values: pd.Series) -> pd.Series:
 
 def age_group(years: pd.Series) -> pd.Series:
     """The words of MovieLens-1M for an age in years."""
-    starts = [0, *list(movielens.AGES)[1:], 1000]
-    words = list(movielens.AGES.values())
+    starts = [0, *list(ml_1m.AGES)[1:], 1000]
+    words = list(ml_1m.AGES.values())
     return pd.cut(years.astype("float"), starts, right=False, labels=words)
 
 
 def read(raw: Raw) -> Dataset:
-    """Reads ml-100k.inter, ml-100k.user and ml-100k.item from a folder or a zip.
-
-    Raises:
-        ValueError: a file breaks a rule; names file, line, column and rule.
-        FileNotFoundError: a file is missing.
-    """
-    users = check(
+    """Reads ml-100k.inter, ml-100k.user and ml-100k.item from a folder or a zip."""
+    users = table(
+        raw,
         "ml-100k.user",
-        table(raw, "ml-100k.user", ["user_id", "gender", "age", "occupation", "zip_code"]),
-        {
-            "user_id": identifier(),
-            "gender": code(movielens.GENDERS),
-            "age": number(1, 120, nullable=True),
-        },
+        user_id=identifier(),
+        gender=code(ml_1m.GENDERS),
+        age=number(1, 120, nullable=True),
+        occupation=text(),
+        zip_code=text(),
     )
-    movies = check(
-        "ml-100k.item",
-        table(raw, "ml-100k.item", ["item_id", "movie_title", "release_year", "class"]),
-        {"item_id": identifier()},
-    )
-    ratings = check(
+    words: dict[str, Any] = {name: text() for name in ("movie_title", "release_year", "class")}
+    movies = table(raw, "ml-100k.item", item_id=identifier(), **words)
+    ratings = table(
+        raw,
         "ml-100k.inter",
-        table(raw, "ml-100k.inter", ["user_id", "item_id", "rating", "timestamp"]),
-        {
-            "user_id": reference(users["user_id"], "ml-100k.user"),
-            "item_id": reference(movies["item_id"], "ml-100k.item"),
-            "rating": number(1, 5),
-            "timestamp": number(0),
-        },
         key=["user_id", "item_id"],
+        user_id=reference(users["user_id"], "ml-100k.user"),
+        item_id=reference(movies["item_id"], "ml-100k.item"),
+        rating=number(1, 5),
+        timestamp=number(0),
     )
-    frame = join(
-        SCHEMA,
-        ratings.rename(columns={"item_id": "movie_id"}),
-        pd.DataFrame(
-            {
-                "user_id": users["user_id"],
-                "gender": users["gender"].map(movielens.GENDERS),
-                "age": age_group(users["age"]),
-                "occupation": users["occupation"],
-                "zipcode": users["zip_code"],
-            }
-        ),
-        pd.DataFrame(
-            {
-                "movie_id": movies["item_id"],
-                "title": with_year(movies["movie_title"], movies["release_year"]),
-                "genre": movies["class"].str.split().str.join(", "),
-                "year": movies["release_year"].where(is_year(movies["release_year"])),
-            }
-        ),
-    )
+    users["gender"] = users["gender"].map(ml_1m.GENDERS)
+    users["age"] = age_group(users["age"])
+    movies["title"] = with_year(movies["movie_title"], movies["release_year"])
+    movies["genre"] = movies["class"].str.split().str.join(", ")
+    movies["year"] = movies["release_year"].where(is_year(movies["release_year"]))
+    names = {"item_id": "movie_id", "zip_code": "zipcode"}
+    ratings, users, movies = (of.rename(columns=names) for of in (ratings, users, movies))
     counts = {"ratings": len(ratings), "users": len(users), "movies": len(movies)}
+    frame = join(SCHEMA, ratings, users, movies)
     return Dataset(SCHEMA, frame, record(raw, counts, KNOWN, timed=True))

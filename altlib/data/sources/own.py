@@ -13,7 +13,8 @@
 `words` are the column's name unless said otherwise. Without `label` a rating of 1 is a click and 0
 is none; without `timestamp` the profile has to say `split: random`. Each side begins with its key:
 what is cold is judged by it. What determines a field is found from the data unless it is said.
-`file` is found from the folder of the YAML file.
+`file` is found from the folder of the YAML file. The first thing that is wrong ends the reading
+with a ValueError that names file, line or row, and column.
 """
 
 from dataclasses import field
@@ -31,7 +32,7 @@ from pandas.api.types import (
     is_integer_dtype,
 )
 from pyarrow import parquet
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from altlib import store
@@ -42,7 +43,7 @@ from altlib.data.frame import Dataset, record, words
 from altlib.data.schema import Field, Schema
 from altlib.data.spelling import is_typed, spelled
 from altlib.data.validation import decode, intact, once, refuse, titled
-from altlib.faults import entries, explain, nearest
+from altlib.faults import checked, entries, nearest
 
 STRICT = ConfigDict(extra="forbid")
 LARGEST = 9e18  # of a time or a rating; what marks a gap in whole numbers lies beyond
@@ -83,10 +84,7 @@ def describe(path: Path) -> Description:
                 f"{path.name}: 'label.{name}' is {value}, where a number belongs; YAML takes yes, "
                 "no, on and off for truth values."
             )
-    try:
-        described = TypeAdapter(Description).validate_python(content)
-    except ValidationError as error:
-        raise ValueError(explain(error, path.name, Description)) from None
+    described = checked(content, path.name, Description)
     if described.rating in described.fields:
         raise ValueError(
             f"{path.name}: '{described.rating}' is the rating, of which the label is made; it "
@@ -105,10 +103,6 @@ def raw(name: str) -> Raw:
 
     A relative path is looked for in the folder `ALTLIB_DATA`, here, and in the project's folder: a
     notebook in JupyterLab runs elsewhere than the batch.
-
-    Raises:
-        FileNotFoundError: one of them is not there.
-        ValueError: the YAML file has a fault.
     """
     path = fetch.in_user_folder("ALTLIB_DATA", (name,)) or Path(name).expanduser()
     if not path.is_file():
@@ -128,9 +122,6 @@ def table(path: Path) -> pd.DataFrame:
     """The columns of a CSV file as text (packed ones too: .gz, .bz2, .zst), or of a Parquet file.
 
     Its index counts lines of the CSV file or rows of the Parquet file, and is called so.
-
-    Raises:
-        ValueError: the file is damaged, or no table; names line and column where there are any.
     """
     if path.suffix.lower() == ".parquet":
         with intact(path.name):
@@ -148,11 +139,7 @@ def table(path: Path) -> pd.DataFrame:
 
 
 def number(file: str, values: pd.Series) -> pd.Series:
-    """Values as integers or float64, none of them missing, infinite or too large for an integer.
-
-    Raises:
-        ValueError: one is none of these; names file, line or row, and column.
-    """
+    """Values as integers or float64, none of them missing, infinite or too large for an integer."""
     if is_bool_dtype(values.dtype):
         found = values.astype("Int64")
     elif is_integer_dtype(values.dtype) or values.dtype in ("float64", "Float64"):
@@ -168,9 +155,6 @@ def times(file: str, values: pd.Series) -> np.ndarray:
 
     Where a float64 could not tell times apart, numbers are counted from the first one, and dates
     with fractions of a second in their own unit.
-
-    Raises:
-        ValueError: one is missing, infinite or absurd; names file, line or row, and column.
     """
     dates = values
     if infer_dtype(values) == "date":
@@ -215,11 +199,7 @@ def spellings(file: str, values: pd.Series) -> tuple["pd.Categorical[str]", bool
 
 
 def read(raw: Raw) -> Dataset:
-    """Reads the file that the YAML file `raw.path` describes.
-
-    Raises:
-        ValueError: an entry is wrong, a column is missing, or a value is not what its column asks.
-    """
+    """Reads the file that the YAML file `raw.path` describes."""
     described = describe(raw.path)
     path = described.table(raw.path)
     frame = table(path)
