@@ -76,10 +76,10 @@ def front(
         missing: names of runs that are not there, for a footnote.
         stands_on: from `basis`.
     """
-    tested = verdicts[verdicts["verdict"] != "not tested"]
+    tested = verdicts[verdicts["verdict"] != claims.NOT_TESTED]
     said = [f"{(tested['verdict'] == word).sum()} {word}" for word in SIGNS]
     board = tested[["claim", "verdict", "figures"]].replace({"verdict": SIGNS})
-    untested = verdicts.loc[verdicts["verdict"] == "not tested", "claim"]
+    untested = verdicts.loc[verdicts["verdict"] == claims.NOT_TESTED, "claim"]
     parts = [f"# {title}", asked, "## What stands"]
     parts += [f"Of {len(tested)} claims of the paper that were tested here: {', '.join(said)}."]
     parts += ["![Difference in AUC of each variant from raw](figures/differences.svg)"]
@@ -123,16 +123,8 @@ def build(folder: Path, title: str) -> Path:
         text = (folder / "README.md").read_text(encoding="utf-8")
         (source / "index.md").write_text(f"{text}\n\n{tree}\n", encoding="utf-8")
         with patch_docutils(None), docutils_namespace():
-            app = Sphinx(
-                source,
-                None,
-                out,
-                Path(scratch, "trees"),
-                "html",
-                settings(title),
-                status=None,
-                warning=nowhere,
-            )
+            places = (source, None, out, Path(scratch, "trees"))
+            app = Sphinx(*places, "html", settings(title), status=None, warning=nowhere)
             app.build()
         if app.statuscode:
             raise RuntimeError(f"Sphinx could not make the site of {folder}.")

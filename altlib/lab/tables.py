@@ -61,15 +61,17 @@ def paired(runs: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
 
 def summary(runs: pd.DataFrame) -> dict[str, Any]:
     """Means and standard deviations over the seeds of runs that differ in nothing else."""
-    auc, auc_sd = metrics.mean_sd(runs["auc"].tolist())
-    logloss, logloss_sd = metrics.mean_sd(runs["logloss"].tolist())
-    means = {name: runs[name.replace(" ", "_")].mean() for name in MEANS}
-    rows = {name: runs[name.replace(" ", "_")].iloc[0] for name in ("train rows", PRETRAINED)}
-    return {"AUC": auc, "AUC s.d.": auc_sd, "Logloss": logloss, "Logloss s.d.": logloss_sd} | (
-        means | rows
-    )
+    found: dict[str, Any] = {"seeds": len(runs)}
+    for metric, words in METRICS.items():
+        found |= {words: runs[metric].mean(), f"{words} s.d.": runs[metric].std()}
+    for name in MEANS:
+        found[name] = runs[name.replace(" ", "_")].mean()
+    for name in ("train rows", PRETRAINED):
+        found[name] = runs[name.replace(" ", "_")].iloc[0]
+    return found
 
 
+METRICS = {"auc": "AUC", "logloss": "Logloss"}
 MEANS = ("epochs", "epoch kept", "seconds", "pretraining seconds")
 PRETRAINED = "pretraining rows"
 
@@ -89,7 +91,6 @@ def compared(
     best = {top} | {name for name, value in zip(tested, adjusted, strict=True) if value >= 0.05}
     return {
         name: {
-            "seeds": len(runs),
             **summary(runs),
             "best": "●" if name in best else "",
             **difference(runs, bases.get(name)),
@@ -170,8 +171,6 @@ def control_table(found: pd.DataFrame) -> pd.DataFrame:
             lines.append(line | difference(runs, groups[control], metric))
     return corrected(pd.DataFrame(lines, columns=CONTROL_COLUMNS))
 
-
-METRICS = {"auc": "AUC", "logloss": "Logloss"}
 
 CONTROL_COLUMNS = [
     *("variant", "control", "metric", "difference", "low", "high", "seeds improved", "p", "p (BH)"),
