@@ -35,9 +35,6 @@ NEEDS_ROWS = 2_000
 """Rows over which the means of what is needed are taken at most: each is read once a field."""
 
 
-# --- what a model reads ------------------------------------------------------------------------
-
-
 @torch.inference_mode()
 def attention(model: Alignment, ids: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
     """Cross-attention of each row once for each masked field.
@@ -67,14 +64,7 @@ def dependence(model: Alignment, data: Prepared, ids: Tensor, text: TextBatch) -
     nats: the loss of recovering the field's ID with a field's words masked, less that with the
     whole sentence.
 
-    A field is masked together with others as the model was trained. NaN stands where its ID is
-    unknown, and so cannot be recovered.
-
-    Args:
-        model: with MTM, in evaluation mode.
-        data: the prepared data set.
-        ids: feature ids [B, F].
-        text: the same rows as sentences.
+    NaN stands where its ID is unknown, and so cannot be recovered. Arguments as for `attention`.
     """
     fields = range(ids.shape[1])
     vectors = masked_vectors(model, ids)
@@ -93,12 +83,17 @@ def dependence(model: Alignment, data: Prepared, ids: Tensor, text: TextBatch) -
 def loss(model: Alignment, data: Prepared, query: Tensor, truth: Tensor, field: int) -> Tensor:
     """Negative log-probability of the true ids [B] among the known ones of a field, in nats, from
     queries [B, D]; NaN for an unknown one."""
-    first, last = data.vocabulary.starts[field : field + 2]
-    own = slice(int(first) + RESERVED, int(last))
-    scores = query @ model.features.weight[own].T + model.feature_bias[own]
-    place = truth - own.start
+    place = truth - (int(data.vocabulary.starts[field]) + RESERVED)
+    scores = known_scores(model, data, query, field)
     found = F.cross_entropy(scores, place.clamp(min=0), reduction="none")
     return found.masked_fill(place < 0, torch.nan)
+
+
+def known_scores(model: Alignment, data: Prepared, query: Tensor, field: int) -> Tensor:
+    """Scores of the known features of a field [..., K] for queries [..., D]."""
+    first, last = data.vocabulary.starts[field : field + 2]
+    own = slice(int(first) + RESERVED, int(last))
+    return query @ model.features.weight[own].T + model.feature_bias[own]
 
 
 def masked_vectors(model: Alignment, ids: Tensor) -> Tensor:
@@ -117,21 +112,10 @@ def by_field(weights: Tensor, text: TextBatch) -> Tensor:
 
 
 def masses(
-    model: Alignment,
-    data: Prepared,
-    sentences: TokenTable,
-    rows: np.ndarray,
-    shuffled: bool = False,
+    model: Alignment, data: Prepared, sentences: TokenTable, rows: np.ndarray, shuffled: bool
 ) -> np.ndarray:
-    """Attention of each masked field on the words of each field, for each row [N, F, F].
-
-    Args:
-        model: as for `attention`.
-        data: the prepared data set.
-        sentences: what makes sentences of its rows.
-        rows: positions [N].
-        shuffled: read the sentences of other rows beside the IDs.
-    """
+    """Attention of each masked field on the words of each field [N, F, F], for rows at positions
+    [N]; `shuffled`, beside the sentences of other rows."""
     other = np.random.default_rng(0).permutation(rows) if shuffled else rows
     found = []
     for start in range(0, len(rows), 256):
@@ -161,8 +145,6 @@ def own_words(
     """Whether masked fields attend to their own words.
 
     Args:
-        checkpoints: models by name.
-        data, sentences, rows: as for `masses`.
         aligned: the checkpoint that also reads the sentences of other rows.
 
     Returns:
@@ -264,9 +246,6 @@ def even_masses(data: Prepared, sentences: TokenTable, rows: np.ndarray) -> np.n
     return total / len(rows)
 
 
-# --- one row -----------------------------------------------------------------------------------
-
-
 @dataclass
 class Words:
     """A sentence cut into words.
@@ -314,15 +293,8 @@ class Words:
 def panel(
     title: str, weights: np.ndarray, rows: list[str], words: Words, text: TextBatch
 ) -> dict[str, Any]:
-    """A map of fields by words, as the page draws it.
-
-    Args:
-        title: of the map.
-        weights: attention over tokens [F, L].
-        rows: words of the fields.
-        words: of the sentence.
-        text: the sentence.
-    """
+    """A map of fields by words, as the page draws it, from attention over tokens [F, L]; `rows` are
+    words of the fields."""
     level = 1 / int(text.attention.sum())
     sizes = np.bincount(words.of_token[words.of_token >= 0], minlength=len(words.texts))
     values = words.total(weights)
@@ -362,9 +334,7 @@ def recovered_values(
     model: Alignment, data: Prepared, query: Tensor, field: int, number: int = 5
 ) -> list[tuple[str, float]]:
     """The likeliest values of a masked field and their probabilities, from its query [D]."""
-    first, last = data.vocabulary.starts[field : field + 2]
-    own = slice(int(first) + RESERVED, int(last))
-    scores = model.features.weight[own] @ query + model.feature_bias[own]
+    scores = known_scores(model, data, query, field)
     chances, places = scores.softmax(0).topk(min(number, len(scores)))
     known = data.vocabulary.values[field]
     return [(known[p], c) for p, c in zip(places.tolist(), chances.tolist(), strict=True)]
@@ -444,8 +414,7 @@ class Reader:
         Args:
             position: of the row in the data.
             field: the masked field whose words and recovery are shown below the map.
-            checkpoint: the model.
-            other: another one to compare it with.
+            other: another checkpoint to compare with.
             pieces: show tokens, not words.
         """
         text = self.sentences.assemble(self.data.rows[[position]])
@@ -470,7 +439,6 @@ class Reader:
         if other:
             panels.append(difference(*panels[::-1]))
         panels += needed
-        chance = self.probabilities.get(position)
         truth = self.data.words[self.data.rows[position][field]]
         return {
             "field": field,
@@ -479,7 +447,7 @@ class Reader:
             "truth": truth,
             "known": truth in self.data.vocabulary.values[field],
             "label": int(self.data.labels[position]),
-            "probability": chance,
+            "probability": self.probabilities.get(position),
             "note": CAUTION,
         }
 
