@@ -25,7 +25,7 @@ from altlib.data.tabular import RESERVED, Prepared
 from altlib.data.text import TextBatch, TokenTable, sentence_fields
 from altlib.lab import keys, results, steps
 from altlib.models import plm
-from altlib.models.alignment import Alignment
+from altlib.models.alignment import Alignment, Masks, Views
 
 CAUTION = (
     "Attention says where the model reads, not why it answers. What it needs shows when words are "
@@ -98,7 +98,7 @@ def known_scores(model: Alignment, data: Prepared, query: Tensor, field: int) ->
 
 def masked_vectors(model: Alignment, ids: Tensor) -> Tensor:
     """The ID vectors [B, F, R] of ids [B, F], once for each masked field."""
-    masked = torch.where(model.together, model.mask_ids, ids[:, None])  # B, F, F
+    masked = model.mask(ids[:, None], model.together)  # B, F, F
     return model.encode_ids(masked.flatten(0, 1)).unflatten(0, (-1, ids.shape[1]))
 
 
@@ -155,7 +155,7 @@ def own_words(
     """
     told = sentence_fields(data.schema, sentences.config)
     even = even_masses(data, sentences, rows)
-    user = np.unique(data.users(rows), return_inverse=True)[1]
+    users = data.users(rows)
     cases = [(name, False) for name in checkpoints] + [(aligned, True)]
     lines, mean = [], np.empty(0)
     for name, shuffled in cases:
@@ -164,14 +164,12 @@ def own_words(
         if name == aligned and not shuffled:
             mean = average
         own = found[:, told, told].mean(1)
-        low, high = over_users(own, user)
         lines.append(
             {
                 "checkpoint": name,
                 "sentences": "of other rows" if shuffled else "own",
                 "own words": own.mean(),
-                "low": low,
-                "high": high,
+                **over_users(own, users),
                 "uniform": even[told].mean(),
                 "read most by": int((average.argmax(1)[told] == told).sum()),
                 "fields": len(told),
@@ -196,7 +194,7 @@ def needed_words(
     """
     found = needs(model, data, sentences, rows)
     mean = np.nanmean(found, 0)
-    user = np.unique(data.users(rows), return_inverse=True)[1]
+    users = data.users(rows)
     words = [field.words for field in data.schema.fields]
     groups = data.schema.together("determining")
     lines = []
@@ -205,13 +203,11 @@ def needed_words(
         if not known.any():  # no row has an ID of this field that could come back
             continue
         own, most = found[known, f, f], int(mean[f].argmax())
-        low, high = over_users(own, user[known])
         lines.append(
             {
                 "masked field": words[f],
                 "own words (nats)": own.mean(),
-                "low": low,
-                "high": high,
+                **over_users(own, users[known]),
                 "needs most": words[most],
                 "of its own": most in groups[f],
                 "rows": int(known.sum()),
@@ -220,19 +216,19 @@ def needed_words(
     return pd.DataFrame(lines), pd.DataFrame(mean, words, words)
 
 
-def over_users(values: np.ndarray, user: np.ndarray) -> tuple[float, float]:
+def over_users(values: np.ndarray, users: np.ndarray) -> dict[str, float]:
     """The 95 % bootstrap interval, over users, of the mean of values [N] of users [N]; NaN for a
     single user."""
-    user = np.unique(user, return_inverse=True)[1]
+    user = np.unique(users, return_inverse=True)[1]
     if not user.any():
-        return np.nan, np.nan
+        return {"low": np.nan, "high": np.nan}
     found = bootstrap(
         (np.bincount(user, values), np.bincount(user)),
         lambda total, rows, axis: total.sum(axis) / rows.sum(axis),
         n_resamples=1000, batch=100, method="percentile", paired=True,
         rng=np.random.default_rng(0),
     )  # fmt: skip
-    return tuple(found.confidence_interval)
+    return found.confidence_interval._asdict()
 
 
 def even_masses(data: Prepared, sentences: TokenTable, rows: np.ndarray) -> np.ndarray:
@@ -290,25 +286,29 @@ class Words:
         return np.stack([np.bincount(of, row[told], len(self.texts)) for row in weights])
 
 
-def panel(
-    title: str, weights: np.ndarray, rows: list[str], words: Words, text: TextBatch
+def attention_map(
+    title: str,
+    values: np.ndarray,
+    names: list[str],
+    columns: list[tuple[str, str]],
+    even: np.ndarray,
 ) -> dict[str, Any]:
-    """A map of fields by words, as the page draws it, from attention over tokens [F, L]; `rows` are
-    words of the fields."""
-    level = 1 / int(text.attention.sum())
-    sizes = np.bincount(words.of_token[words.of_token >= 0], minlength=len(words.texts))
-    values = words.total(weights)
+    """A map of attention, as the page draws it.
+
+    Args:
+        values: of each field on each column [F, C]; what they lack of 1 is on special tokens.
+        names: words of the fields.
+        columns: words, and of which field they are.
+        even: what the columns [C] would have if all tokens had the same.
+    """
     return {
         "title": title,
         "kind": "attention",
-        "rows": rows,
-        "columns": [
-            {"text": text, "group": rows[field]}
-            for text, field in zip(words.texts, words.fields, strict=True)
-        ],
+        "rows": names,
+        "columns": [{"text": text, "group": group} for text, group in columns],
         "values": values.round(5).tolist(),
-        "uniform": (sizes * level).round(5).tolist(),
-        "special": (weights.sum(1) - values.sum(1)).clip(min=0).round(5).tolist(),
+        "uniform": even.round(5).tolist(),
+        "special": (1 - values.sum(1)).clip(min=0).round(5).tolist(),
     }
 
 
@@ -342,24 +342,17 @@ def recovered_values(
 
 @torch.inference_mode()
 def recovered_words(
-    model: Alignment,
-    ids: Tensor,
-    text: TextBatch,
-    field: int,
-    tokenizer: PreTrainedTokenizerBase,
-    number: int = 3,
+    model: Alignment, ids: Tensor, text: TextBatch, field: int, tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Each token of a field's value in the sentence of one row, and what is likeliest there when
-    all of them are masked, with probabilities; the IDs [1, F] are whole."""
+    """Each token of a field's value in the sentence of one row, and the likeliest three there
+    when all of them are masked, with probabilities; the IDs [1, F] are whole."""
     masked = (text.field == field) & text.value
     if not masked.any():
         return []
-    states = model.encode_text(text.tokens.masked_fill(masked, model.mask_token), text.attention)
-    vector = model.encode_ids(ids)
-    if not model.config.mlm_ids:
-        vector = torch.zeros_like(vector)
-    positions = masked.flatten().nonzero().squeeze(1)
-    chances, places = model.mlm_logits(states, positions, vector).softmax(1).topk(number)
+    views = Views(model, ids, text, Masks.of(torch.zeros_like(ids).bool(), masked))
+    positions = views.masks.token_positions
+    logits = model.mlm_logits(views.masked_states, positions, views.companion)
+    chances, places = logits.softmax(1).topk(3)
     truths = tokenizer.convert_ids_to_tokens(text.tokens[masked].tolist())
     names = [tokenizer.convert_ids_to_tokens(model.tokens[p].tolist()) for p in places]
     return [
@@ -420,13 +413,16 @@ class Reader:
         text = self.sentences.assemble(self.data.rows[[position]])
         ids = torch.from_numpy(self.data.ids(np.array([position])))
         words = Words.of(text, self.tokenizer, pieces)
+        columns = [(word, self.names[f]) for word, f in zip(words.texts, words.fields, strict=True)]
+        even = words.total((text.attention / text.attention.sum()).numpy())[0]
         panels, needed, recovered = [], [], []
         for name in [checkpoint] + ([other] if other else []):
             model = self.checkpoints[name]
             weights, queries = attention(model, ids, text)
             lost = dependence(model, self.data, ids, text)[0].numpy()
             needed.append(need(f"{name}, needed words", lost, self.names))
-            panels.append(panel(name, weights[0].numpy(), self.names, words, text))
+            values = words.total(weights[0].numpy())
+            panels.append(attention_map(name, values, self.names, columns, even))
             recovered.append(
                 {
                     "checkpoint": name,
@@ -467,18 +463,12 @@ class Reader:
             lost = np.nanmean(needs(model, self.data, self.sentences, some), 0)
             title = f"{name}, needed words, mean of {len(some):,} rows"
             needed.append(need(title, lost, self.names))
-            panels.append(
-                {
-                    "title": f"{name}: {own:.3f} on own words ({other_own:.3f} with sentences of "
-                    f"other rows), mean of {len(rows):,} rows",
-                    "kind": "attention",
-                    "rows": self.names,
-                    "columns": [{"text": name, "group": name} for name in self.names],
-                    "values": mean.round(5).tolist(),
-                    "uniform": even.round(5).tolist(),
-                    "special": (1 - mean.sum(1)).clip(min=0).round(5).tolist(),
-                }
+            title = (
+                f"{name}: {own:.3f} on own words ({other_own:.3f} with sentences of other rows), "
+                f"mean of {len(rows):,} rows"
             )
+            columns = [(field, field) for field in self.names]
+            panels.append(attention_map(title, mean, self.names, columns, even))
         if other:
             panels.append(difference(*panels[::-1]))
         panels += needed
