@@ -42,11 +42,7 @@ def auc(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
 
 def logloss(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Mean binary cross entropy in nats.
-
-    Args:
-        labels: 0 or 1 [N].
-        probabilities: of a click, within 0 to 1 [N].
+    """Mean binary cross entropy in nats, of labels 0 or 1 [N] and click probabilities [N].
 
     Raises:
         ValueError: as `auc`, or a probability lies outside 0 to 1.
@@ -64,12 +60,7 @@ def rela_impr(a: float, b: float) -> float:
 
 
 def delong(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Comparison:
-    """DeLong's paired test of two AUCs, in O(N log N).
-
-    Args:
-        labels: 0 or 1 [N]; at least two of each.
-        first: scores of the first model [N].
-        second: scores of the second [N].
+    """DeLong's paired test of two models' AUCs, in O(N log N), from scores [N] as for `auc`.
 
     Raises:
         ValueError: as `auc`, or a class has a single row.

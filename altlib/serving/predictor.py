@@ -245,9 +245,7 @@ def mappings(frame: Any, fields: Sequence[str]) -> list[dict[str, Any]]:
 class Sentences:
     """Sentences of rows, piece by piece as in training; pieces seen before are not cut again.
 
-    Args:
-        file: tokenizer.json.
-        text: the entry "text" of export.json.
+    Made of tokenizer.json and the entry "text" of export.json.
     """
 
     def __init__(self, file: Path, text: Mapping[str, Any]) -> None:
