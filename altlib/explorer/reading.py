@@ -259,25 +259,17 @@ class Words:
     @staticmethod
     def of(text: TextBatch, tokenizer: PreTrainedTokenizerBase, pieces: bool = False) -> "Words":
         """The words of the one sentence in `text`; its tokens, if `pieces`."""
-        names = tokenizer.convert_ids_to_tokens(text.tokens[0].tolist())
-        fields = text.field[0].tolist()
+        names = np.array(tokenizer.convert_ids_to_tokens(text.tokens[0].tolist()), dtype=object)
+        fields = text.field[0].numpy()
         # RoBERTa and T5 mark where a word begins, BERT where one goes on.
         mark = next((m for m in ("Ġ", "▁") if any(name.startswith(m) for name in names)), None)
-        tokens: list[list[str]] = []
-        of_token, before = np.full(len(names), -1), -1
-        owners: list[int] = []
-        for place, (name, field) in enumerate(zip(names, fields, strict=True)):
-            if field < 0:
-                continue
-            goes_on = name.startswith("##") if mark is None else not name.startswith(mark)
-            if field == before and goes_on and not pieces:
-                tokens[-1].append(name)
-            else:
-                tokens.append([name])
-                owners.append(field)
-            of_token[place], before = len(tokens) - 1, field
-        texts = [tokenizer.convert_tokens_to_string(names).strip() for names in tokens]
-        return Words(texts, owners, of_token)
+        goes_on = [n.startswith("##") if mark is None else not n.startswith(mark) for n in names]
+        joined = np.array(goes_on) & (np.diff(fields, prepend=-1) == 0) & (not pieces)
+        begins = (fields >= 0) & ~joined
+        of_token = np.where(fields >= 0, begins.cumsum() - 1, -1)
+        words = [names[of_token == word].tolist() for word in range(begins.sum())]
+        texts = [tokenizer.convert_tokens_to_string(word).strip() for word in words]
+        return Words(texts, fields[begins].tolist(), of_token)
 
     def total(self, weights: np.ndarray) -> np.ndarray:
         """Weights [F, W] of the words from those of the tokens [F, L]."""
