@@ -135,7 +135,7 @@ def main() -> None:
             aucs["deepctr-torch"].append(trained(theirs, data, seed))
         line: dict[str, object] = {"model": BACKBONES[name]}
         for of, found in aucs.items():
-            line[of], line[f"{of}, s.d."] = metrics.mean_sd(found)
+            line[of], line[f"{of}, s.d."] = np.mean(found), np.std(found, ddof=1)
         lines.append(line)
         print(line, flush=True)
         show.write(pd.DataFrame(lines), folder, "agreement")

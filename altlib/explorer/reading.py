@@ -25,7 +25,7 @@ from altlib.data.tabular import RESERVED, Prepared
 from altlib.data.text import TextBatch, TokenTable, sentence_fields
 from altlib.lab import keys, results, steps
 from altlib.models import plm
-from altlib.models.alignment import Alignment
+from altlib.models.alignment import Alignment, Masks, Views
 
 CAUTION = (
     "Attention says where the model reads, not why it answers. What it needs shows when words are "
@@ -33,9 +33,6 @@ CAUTION = (
 )
 NEEDS_ROWS = 2_000
 """Rows over which the means of what is needed are taken at most: each is read once a field."""
-
-
-# --- what a model reads ------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -67,14 +64,7 @@ def dependence(model: Alignment, data: Prepared, ids: Tensor, text: TextBatch) -
     nats: the loss of recovering the field's ID with a field's words masked, less that with the
     whole sentence.
 
-    A field is masked together with others as the model was trained. NaN stands where its ID is
-    unknown, and so cannot be recovered.
-
-    Args:
-        model: with MTM, in evaluation mode.
-        data: the prepared data set.
-        ids: feature ids [B, F].
-        text: the same rows as sentences.
+    NaN stands where its ID is unknown, and so cannot be recovered. Arguments as for `attention`.
     """
     fields = range(ids.shape[1])
     vectors = masked_vectors(model, ids)
@@ -93,17 +83,22 @@ def dependence(model: Alignment, data: Prepared, ids: Tensor, text: TextBatch) -
 def loss(model: Alignment, data: Prepared, query: Tensor, truth: Tensor, field: int) -> Tensor:
     """Negative log-probability of the true ids [B] among the known ones of a field, in nats, from
     queries [B, D]; NaN for an unknown one."""
-    first, last = data.vocabulary.starts[field : field + 2]
-    own = slice(int(first) + RESERVED, int(last))
-    scores = query @ model.features.weight[own].T + model.feature_bias[own]
-    place = truth - own.start
+    place = truth - (int(data.vocabulary.starts[field]) + RESERVED)
+    scores = known_scores(model, data, query, field)
     found = F.cross_entropy(scores, place.clamp(min=0), reduction="none")
     return found.masked_fill(place < 0, torch.nan)
 
 
+def known_scores(model: Alignment, data: Prepared, query: Tensor, field: int) -> Tensor:
+    """Scores of the known features of a field [..., K] for queries [..., D]."""
+    first, last = data.vocabulary.starts[field : field + 2]
+    own = slice(int(first) + RESERVED, int(last))
+    return query @ model.features.weight[own].T + model.feature_bias[own]
+
+
 def masked_vectors(model: Alignment, ids: Tensor) -> Tensor:
     """The ID vectors [B, F, R] of ids [B, F], once for each masked field."""
-    masked = torch.where(model.together, model.mask_ids, ids[:, None])  # B, F, F
+    masked = model.mask(ids[:, None], model.together)  # B, F, F
     return model.encode_ids(masked.flatten(0, 1)).unflatten(0, (-1, ids.shape[1]))
 
 
@@ -117,21 +112,10 @@ def by_field(weights: Tensor, text: TextBatch) -> Tensor:
 
 
 def masses(
-    model: Alignment,
-    data: Prepared,
-    sentences: TokenTable,
-    rows: np.ndarray,
-    shuffled: bool = False,
+    model: Alignment, data: Prepared, sentences: TokenTable, rows: np.ndarray, shuffled: bool
 ) -> np.ndarray:
-    """Attention of each masked field on the words of each field, for each row [N, F, F].
-
-    Args:
-        model: as for `attention`.
-        data: the prepared data set.
-        sentences: what makes sentences of its rows.
-        rows: positions [N].
-        shuffled: read the sentences of other rows beside the IDs.
-    """
+    """Attention of each masked field on the words of each field [N, F, F], for rows at positions
+    [N]; `shuffled`, beside the sentences of other rows."""
     other = np.random.default_rng(0).permutation(rows) if shuffled else rows
     found = []
     for start in range(0, len(rows), 256):
@@ -161,8 +145,6 @@ def own_words(
     """Whether masked fields attend to their own words.
 
     Args:
-        checkpoints: models by name.
-        data, sentences, rows: as for `masses`.
         aligned: the checkpoint that also reads the sentences of other rows.
 
     Returns:
@@ -173,7 +155,7 @@ def own_words(
     """
     told = sentence_fields(data.schema, sentences.config)
     even = even_masses(data, sentences, rows)
-    user = np.unique(data.users(rows), return_inverse=True)[1]
+    users = data.users(rows)
     cases = [(name, False) for name in checkpoints] + [(aligned, True)]
     lines, mean = [], np.empty(0)
     for name, shuffled in cases:
@@ -182,14 +164,12 @@ def own_words(
         if name == aligned and not shuffled:
             mean = average
         own = found[:, told, told].mean(1)
-        low, high = over_users(own, user)
         lines.append(
             {
                 "checkpoint": name,
                 "sentences": "of other rows" if shuffled else "own",
                 "own words": own.mean(),
-                "low": low,
-                "high": high,
+                **over_users(own, users),
                 "uniform": even[told].mean(),
                 "read most by": int((average.argmax(1)[told] == told).sum()),
                 "fields": len(told),
@@ -214,7 +194,7 @@ def needed_words(
     """
     found = needs(model, data, sentences, rows)
     mean = np.nanmean(found, 0)
-    user = np.unique(data.users(rows), return_inverse=True)[1]
+    users = data.users(rows)
     words = [field.words for field in data.schema.fields]
     groups = data.schema.together("determining")
     lines = []
@@ -223,13 +203,11 @@ def needed_words(
         if not known.any():  # no row has an ID of this field that could come back
             continue
         own, most = found[known, f, f], int(mean[f].argmax())
-        low, high = over_users(own, user[known])
         lines.append(
             {
                 "masked field": words[f],
                 "own words (nats)": own.mean(),
-                "low": low,
-                "high": high,
+                **over_users(own, users[known]),
                 "needs most": words[most],
                 "of its own": most in groups[f],
                 "rows": int(known.sum()),
@@ -238,19 +216,19 @@ def needed_words(
     return pd.DataFrame(lines), pd.DataFrame(mean, words, words)
 
 
-def over_users(values: np.ndarray, user: np.ndarray) -> tuple[float, float]:
+def over_users(values: np.ndarray, users: np.ndarray) -> dict[str, float]:
     """The 95 % bootstrap interval, over users, of the mean of values [N] of users [N]; NaN for a
     single user."""
-    user = np.unique(user, return_inverse=True)[1]
+    user = np.unique(users, return_inverse=True)[1]
     if not user.any():
-        return np.nan, np.nan
+        return {"low": np.nan, "high": np.nan}
     found = bootstrap(
         (np.bincount(user, values), np.bincount(user)),
         lambda total, rows, axis: total.sum(axis) / rows.sum(axis),
         n_resamples=1000, batch=100, method="percentile", paired=True,
         rng=np.random.default_rng(0),
     )  # fmt: skip
-    return tuple(found.confidence_interval)
+    return found.confidence_interval._asdict()
 
 
 def even_masses(data: Prepared, sentences: TokenTable, rows: np.ndarray) -> np.ndarray:
@@ -262,9 +240,6 @@ def even_masses(data: Prepared, sentences: TokenTable, rows: np.ndarray) -> np.n
         even = (text.attention / text.attention.sum(1, keepdim=True))[:, None]
         total += by_field(even.expand(-1, fields, -1), text)[:, 0].sum(0).numpy()
     return total / len(rows)
-
-
-# --- one row -----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -284,25 +259,17 @@ class Words:
     @staticmethod
     def of(text: TextBatch, tokenizer: PreTrainedTokenizerBase, pieces: bool = False) -> "Words":
         """The words of the one sentence in `text`; its tokens, if `pieces`."""
-        names = tokenizer.convert_ids_to_tokens(text.tokens[0].tolist())
-        fields = text.field[0].tolist()
+        names = np.array(tokenizer.convert_ids_to_tokens(text.tokens[0].tolist()), dtype=object)
+        fields = text.field[0].numpy()
         # RoBERTa and T5 mark where a word begins, BERT where one goes on.
         mark = next((m for m in ("Ġ", "▁") if any(name.startswith(m) for name in names)), None)
-        tokens: list[list[str]] = []
-        of_token, before = np.full(len(names), -1), -1
-        owners: list[int] = []
-        for place, (name, field) in enumerate(zip(names, fields, strict=True)):
-            if field < 0:
-                continue
-            goes_on = name.startswith("##") if mark is None else not name.startswith(mark)
-            if field == before and goes_on and not pieces:
-                tokens[-1].append(name)
-            else:
-                tokens.append([name])
-                owners.append(field)
-            of_token[place], before = len(tokens) - 1, field
-        texts = [tokenizer.convert_tokens_to_string(names).strip() for names in tokens]
-        return Words(texts, owners, of_token)
+        goes_on = [n.startswith("##") if mark is None else not n.startswith(mark) for n in names]
+        joined = np.array(goes_on) & (np.diff(fields, prepend=-1) == 0) & (not pieces)
+        begins = (fields >= 0) & ~joined
+        of_token = np.where(fields >= 0, begins.cumsum() - 1, -1)
+        words = [names[of_token == word].tolist() for word in range(begins.sum())]
+        texts = [tokenizer.convert_tokens_to_string(word).strip() for word in words]
+        return Words(texts, fields[begins].tolist(), of_token)
 
     def total(self, weights: np.ndarray) -> np.ndarray:
         """Weights [F, W] of the words from those of the tokens [F, L]."""
@@ -311,32 +278,29 @@ class Words:
         return np.stack([np.bincount(of, row[told], len(self.texts)) for row in weights])
 
 
-def panel(
-    title: str, weights: np.ndarray, rows: list[str], words: Words, text: TextBatch
+def attention_map(
+    title: str,
+    values: np.ndarray,
+    names: list[str],
+    columns: list[tuple[str, str]],
+    even: np.ndarray,
 ) -> dict[str, Any]:
-    """A map of fields by words, as the page draws it.
+    """A map of attention, as the page draws it.
 
     Args:
-        title: of the map.
-        weights: attention over tokens [F, L].
-        rows: words of the fields.
-        words: of the sentence.
-        text: the sentence.
+        values: of each field on each column [F, C]; what they lack of 1 is on special tokens.
+        names: words of the fields.
+        columns: words, and of which field they are.
+        even: what the columns [C] would have if all tokens had the same.
     """
-    level = 1 / int(text.attention.sum())
-    sizes = np.bincount(words.of_token[words.of_token >= 0], minlength=len(words.texts))
-    values = words.total(weights)
     return {
         "title": title,
         "kind": "attention",
-        "rows": rows,
-        "columns": [
-            {"text": text, "group": rows[field]}
-            for text, field in zip(words.texts, words.fields, strict=True)
-        ],
+        "rows": names,
+        "columns": [{"text": text, "group": group} for text, group in columns],
         "values": values.round(5).tolist(),
-        "uniform": (sizes * level).round(5).tolist(),
-        "special": (weights.sum(1) - values.sum(1)).clip(min=0).round(5).tolist(),
+        "uniform": even.round(5).tolist(),
+        "special": (1 - values.sum(1)).clip(min=0).round(5).tolist(),
     }
 
 
@@ -362,9 +326,7 @@ def recovered_values(
     model: Alignment, data: Prepared, query: Tensor, field: int, number: int = 5
 ) -> list[tuple[str, float]]:
     """The likeliest values of a masked field and their probabilities, from its query [D]."""
-    first, last = data.vocabulary.starts[field : field + 2]
-    own = slice(int(first) + RESERVED, int(last))
-    scores = model.features.weight[own] @ query + model.feature_bias[own]
+    scores = known_scores(model, data, query, field)
     chances, places = scores.softmax(0).topk(min(number, len(scores)))
     known = data.vocabulary.values[field]
     return [(known[p], c) for p, c in zip(places.tolist(), chances.tolist(), strict=True)]
@@ -372,24 +334,17 @@ def recovered_values(
 
 @torch.inference_mode()
 def recovered_words(
-    model: Alignment,
-    ids: Tensor,
-    text: TextBatch,
-    field: int,
-    tokenizer: PreTrainedTokenizerBase,
-    number: int = 3,
+    model: Alignment, ids: Tensor, text: TextBatch, field: int, tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Each token of a field's value in the sentence of one row, and what is likeliest there when
-    all of them are masked, with probabilities; the IDs [1, F] are whole."""
+    """Each token of a field's value in the sentence of one row, and the likeliest three there
+    when all of them are masked, with probabilities; the IDs [1, F] are whole."""
     masked = (text.field == field) & text.value
     if not masked.any():
         return []
-    states = model.encode_text(text.tokens.masked_fill(masked, model.mask_token), text.attention)
-    vector = model.encode_ids(ids)
-    if not model.config.mlm_ids:
-        vector = torch.zeros_like(vector)
-    positions = masked.flatten().nonzero().squeeze(1)
-    chances, places = model.mlm_logits(states, positions, vector).softmax(1).topk(number)
+    views = Views(model, ids, text, Masks.of(torch.zeros_like(ids).bool(), masked))
+    positions = views.masks.token_positions
+    logits = model.mlm_logits(views.masked_states, positions, views.companion)
+    chances, places = logits.softmax(1).topk(3)
     truths = tokenizer.convert_ids_to_tokens(text.tokens[masked].tolist())
     names = [tokenizer.convert_ids_to_tokens(model.tokens[p].tolist()) for p in places]
     return [
@@ -444,20 +399,22 @@ class Reader:
         Args:
             position: of the row in the data.
             field: the masked field whose words and recovery are shown below the map.
-            checkpoint: the model.
-            other: another one to compare it with.
+            other: another checkpoint to compare with.
             pieces: show tokens, not words.
         """
         text = self.sentences.assemble(self.data.rows[[position]])
         ids = torch.from_numpy(self.data.ids(np.array([position])))
         words = Words.of(text, self.tokenizer, pieces)
+        columns = [(word, self.names[f]) for word, f in zip(words.texts, words.fields, strict=True)]
+        even = words.total((text.attention / text.attention.sum()).numpy())[0]
         panels, needed, recovered = [], [], []
         for name in [checkpoint] + ([other] if other else []):
             model = self.checkpoints[name]
             weights, queries = attention(model, ids, text)
             lost = dependence(model, self.data, ids, text)[0].numpy()
             needed.append(need(f"{name}, needed words", lost, self.names))
-            panels.append(panel(name, weights[0].numpy(), self.names, words, text))
+            values = words.total(weights[0].numpy())
+            panels.append(attention_map(name, values, self.names, columns, even))
             recovered.append(
                 {
                     "checkpoint": name,
@@ -470,7 +427,6 @@ class Reader:
         if other:
             panels.append(difference(*panels[::-1]))
         panels += needed
-        chance = self.probabilities.get(position)
         truth = self.data.words[self.data.rows[position][field]]
         return {
             "field": field,
@@ -479,7 +435,7 @@ class Reader:
             "truth": truth,
             "known": truth in self.data.vocabulary.values[field],
             "label": int(self.data.labels[position]),
-            "probability": chance,
+            "probability": self.probabilities.get(position),
             "note": CAUTION,
         }
 
@@ -499,18 +455,12 @@ class Reader:
             lost = np.nanmean(needs(model, self.data, self.sentences, some), 0)
             title = f"{name}, needed words, mean of {len(some):,} rows"
             needed.append(need(title, lost, self.names))
-            panels.append(
-                {
-                    "title": f"{name}: {own:.3f} on own words ({other_own:.3f} with sentences of "
-                    f"other rows), mean of {len(rows):,} rows",
-                    "kind": "attention",
-                    "rows": self.names,
-                    "columns": [{"text": name, "group": name} for name in self.names],
-                    "values": mean.round(5).tolist(),
-                    "uniform": even.round(5).tolist(),
-                    "special": (1 - mean.sum(1)).clip(min=0).round(5).tolist(),
-                }
+            title = (
+                f"{name}: {own:.3f} on own words ({other_own:.3f} with sentences of other rows), "
+                f"mean of {len(rows):,} rows"
             )
+            columns = [(field, field) for field in self.names]
+            panels.append(attention_map(title, mean, self.names, columns, even))
         if other:
             panels.append(difference(*panels[::-1]))
         panels += needed

@@ -24,10 +24,8 @@ from altlib.lab import show
 
 MARGIN = 0.001
 """Of AUC: a smaller difference is none."""
-SUPPORTED, CONTRADICTED, NONE, UNDECIDED = (
-    *("supported", "contradicted", "no difference", "undecided"),
-)
-VERDICTS = (SUPPORTED, CONTRADICTED, NONE, UNDECIDED, "not tested")
+VERDICTS = ("supported", "contradicted", "no difference", "undecided", "not tested")
+SUPPORTED, CONTRADICTED, NONE, UNDECIDED, NOT_TESTED = VERDICTS
 RAW = VARIANTS["raw"].label
 Finding = tuple[str, str, pd.DataFrame] | None
 """A verdict, the figures that say so, and the lines of the table that they are from; None if the
@@ -36,26 +34,22 @@ Test = Callable[[pd.DataFrame], Finding]
 """What holds a claim against its table, which has a line at least."""
 
 
-def judged(low: float, high: float, sign: int = 1) -> str:
-    """The word for a difference in AUC with this interval.
+def word_for(line: pd.Series, sign: int = 1) -> str:
+    """The word for a line of a table, by the interval of its difference in AUC.
 
     Args:
-        low, high: the interval.
+        line: a single seed, or a difference that is no finding among all that the table compares,
+            leaves it undecided.
         sign: 1 if the difference should lie above 0, -1 if below.
     """
+    low, high = line["low"], line["high"]
+    if line.get("seeds", 2) == 1:
+        return UNDECIDED
     if max(abs(low), abs(high)) <= MARGIN:
         return NONE
-    if low > 0 or high < 0:
-        return SUPPORTED if (low > 0) == (sign > 0) else CONTRADICTED
-    return UNDECIDED
-
-
-def word_for(line: pd.Series, sign: int = 1) -> str:
-    """The word for a line of a table: undecided, too, from a single seed, of which an interval
-    says nothing, or if the difference is no finding among all that the table compares."""
-    word = judged(line["low"], line["high"], sign)
-    alone, chance = line.get("seeds", 2) == 1, line.get("p (BH)", 0.0) >= 0.05
-    return UNDECIDED if alone or (chance and word in (SUPPORTED, CONTRADICTED)) else word
+    if not (low > 0 or high < 0) or line.get("p (BH)", 0.0) >= 0.05:
+        return UNDECIDED
+    return SUPPORTED if (low > 0) == (sign > 0) else CONTRADICTED
 
 
 def together(words: Iterable[str]) -> str:
@@ -107,12 +101,10 @@ def best(setting: str) -> Test:
     """A claim that a setting's AUC is the highest of a study, and alone so."""
 
     def test(table: pd.DataFrame) -> Finding:
-        if setting not in set(table["setting"]):
-            return None
         missing = table.loc[table["AUC"].isna(), "setting"]
-        table = table[table["AUC"].notna()]
-        if setting in set(missing):
+        if setting in set(missing) or setting not in set(table["setting"]):
             return None
+        table = table[table["AUC"].notna()]
         marked = list(table.loc[table["best"] == "●", "setting"])
         word = UNDECIDED if setting in marked else CONTRADICTED
         if marked == [setting]:
@@ -138,16 +130,14 @@ def improvement(least: float) -> Test:
             return None
         raw = lines["AUC − raw"] / lines["RelaImpr."]  # AUC of raw less 0.5
         lines = lines.assign(least=lines["low"] / raw, most=lines["high"] / raw)
-        top = lines.sort_values("RelaImpr.").iloc[-1:]
-        word = SUPPORTED if top["least"].iloc[0] >= least else UNDECIDED
+        lines = lines.sort_values("RelaImpr.")
+        top = lines.iloc[-1]
+        word = SUPPORTED if top["least"] >= least else UNDECIDED
         if (lines["most"] < least).all():
             word = CONTRADICTED
-        (figures,) = (
-            f"{line['variant']} {line['RelaImpr.']:+.2%} [{line['least']:+.2%}, "
-            f"{line['most']:+.2%}], the highest"
-            for _, line in top.iterrows()
-        )
-        return word, figures, top
+        interval = f"[{top['least']:+.2%}, {top['most']:+.2%}]"
+        figures = f"{top['variant']} {top['RelaImpr.']:+.2%} {interval}, the highest"
+        return word, figures, lines.iloc[-1:]
 
     return test
 
@@ -180,9 +170,7 @@ def needed_words(table: pd.DataFrame) -> Finding:
         f"{line['high']:+.2f}], reads {line['own attention']:.0%} there"
         for _, line in table.iterrows()
     )
-    word = UNDECIDED
-    for verdict, of in ((SUPPORTED, own), (CONTRADICTED, other)):
-        word = verdict if 2 * of.sum() > len(table) else word
+    word = SUPPORTED if own.mean() > 0.5 else CONTRADICTED if other.mean() > 0.5 else UNDECIDED
     return word, f"{own.sum()} of {len(table)} fields; {figures}", table
 
 
@@ -256,7 +244,7 @@ def table(tables: Mapping[str, pd.DataFrame], data: str = "") -> pd.DataFrame:
     for claim in CLAIMS:
         source = tables.get(claim.source, pd.DataFrame())
         found = claim.test(source) if len(source) else None
-        word, figures, basis = "not tested", "–", "–"
+        word, figures, basis = NOT_TESTED, "–", "–"
         if found is not None:
             word, figures, basis = found[0], found[1], stands_on(claim.source, found[2], data)
             figures += "".join(hanging(name, tables) for name in claim.hangs_on)
@@ -283,7 +271,7 @@ def sentence(line: pd.Series) -> str:
         NONE: "makes no difference",
         UNDECIDED: "is undecided",
     }
-    if line["verdict"] not in words:
+    if line["verdict"] == NOT_TESTED:
         return f"“{line['claim'].rstrip('.')}” was not tested."
     return (
         f"“{line['claim'].rstrip('.')}” {words[line['verdict']]} ({line['stands on']}): "
@@ -291,7 +279,7 @@ def sentence(line: pd.Series) -> str:
     )
 
 
-def stands_on(name: str, lines: pd.DataFrame, data: str = "") -> str:
+def stands_on(name: str, lines: pd.DataFrame, data: str) -> str:
     """The data, a table's name, and the rows, seeds and rows of pretraining of lines of it."""
     words = [data] if data else []
     words.append(f"table {name.replace('_', ' ')}")
@@ -306,6 +294,6 @@ def stands_on(name: str, lines: pd.DataFrame, data: str = "") -> str:
 def quotes(tables: Mapping[str, pd.DataFrame], data: str = "") -> Markdown:
     """The verdicts on the claims that these tables test, a sentence to quote each."""
     found = table(tables, data)
-    tested = found[found["verdict"] != "not tested"]
+    tested = found[found["verdict"] != NOT_TESTED]
     said = [show.literal(sentence(line)) for _, line in tested.iterrows()]
     return Markdown("\n\n".join(f"> {words}" for words in said) or "These tables test no claim.")

@@ -180,9 +180,8 @@ def _run(notebook: Path, partial: Path, parameters: Mapping[str, object], timeou
         kernel_manager_class=_ThisPython,
         start_timeout=START_SECONDS,
         iopub_timeout=IOPUB_SECONDS,
-        execution_timeout=math.ceil(
-            timeout
-        ),  # for what is no cell; each cell has what is left of it
+        # For what is no cell; each cell has what is left of it.
+        execution_timeout=math.ceil(timeout),
         timeout_func=lambda cell: max(1, math.ceil(deadline - time.monotonic())),
         progress_bar={"desc": "cells", "file": Lines(notebook.stem), "ncols": 80},
         stdout_file=Lines(notebook.stem),

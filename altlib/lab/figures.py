@@ -36,12 +36,10 @@ matplotlib.rcParams.update(
 
 
 def save(figure: Figure, folder: Path, name: str, alt: str) -> HTML:
-    """Writes figures/<name>.svg and .png, and returns the picture for a notebook.
+    """Writes and closes a figure, and returns it as a picture for a notebook.
 
     Args:
-        figure: it is closed.
-        folder: the report's.
-        name: of the files.
+        folder: the report's; figures/<name>.svg and .png are written there.
         alt: what the figure shows, in words, for those who do not see it.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -61,13 +59,8 @@ def save(figure: Figure, folder: Path, name: str, alt: str) -> HTML:
 
 
 def logarithmic(axes: Axes, which: str, steps: tuple[int, ...] = (1,)) -> None:
-    """Makes axes logarithmic, with plain numbers: powers would be mathematics, which is off.
-
-    Args:
-        axes: of a panel.
-        which: "x", "y" or "xy".
-        steps: the multiples of powers of 10 that have a number.
-    """
+    """Makes "x", "y" or "xy" logarithmic, with plain numbers at these multiples of powers of 10:
+    powers would be mathematics, which is off."""
     for letter in which:
         axes.set(**{f"{letter}scale": "log"})
         axis: Axis = getattr(axes, f"{letter}axis")
@@ -77,13 +70,10 @@ def logarithmic(axes: Axes, which: str, steps: tuple[int, ...] = (1,)) -> None:
 
 
 def study(table: pd.DataFrame) -> Figure:
-    """Test AUC of each setting; whiskers are one standard deviation.
+    """Test AUC of each setting of a `tables.study_table`; whiskers are one standard deviation.
 
     A panel a variant, or a single one where each setting has a variant of its own or variants are
     compared with their controls.
-
-    Args:
-        table: from `tables.study_table`.
     """
     settings = list(dict.fromkeys(table["setting"]))
     controlled = table["against"].isin(table["variant"]).any()
@@ -115,11 +105,8 @@ def study(table: pd.DataFrame) -> Figure:
 
 
 def finetuning_curves(found: pd.DataFrame) -> Figure:
-    """AUC after each epoch on the split that early stopping watches, one line a run.
-
-    Args:
-        found: from `results.read`.
-    """
+    """AUC of `results.read` after each epoch on the split that early stopping watches, a line a
+    run."""
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
     named: set[str] = set()
     for variant, result in zip(found["variant"], found["result"], strict=True):

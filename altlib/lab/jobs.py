@@ -56,7 +56,6 @@ class Plan:
     """What a profile runs.
 
     Attributes:
-        profile: the profile.
         runs: the finetunings of each notebook.
         jobs: by name, each behind those that it needs.
         shown: the jobs whose results a notebook shows, by the notebook's name.

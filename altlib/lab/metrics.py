@@ -4,14 +4,15 @@ Fast DeLong is Sun and Xu 2014 (doi 10.1109/LSP.2014.2337313); RelaImpr. is the 
 over a random guess (AUC 0.5). A comparison is paired: both models scored the same rows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 from sklearn.metrics import log_loss, roc_auc_score
+
+from altlib.faults import nearest
 
 Floats = NDArray[np.float64]
 Resample = Callable[[NDArray[np.int64]], float]  # how often each row was drawn [N] -> metric
@@ -41,11 +42,7 @@ def auc(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
 
 def logloss(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Mean binary cross entropy in nats.
-
-    Args:
-        labels: 0 or 1 [N].
-        probabilities: of a click, within 0 to 1 [N].
+    """Mean binary cross entropy in nats, of labels 0 or 1 [N] and click probabilities [N].
 
     Raises:
         ValueError: as `auc`, or a probability lies outside 0 to 1.
@@ -63,12 +60,7 @@ def rela_impr(a: float, b: float) -> float:
 
 
 def delong(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Comparison:
-    """DeLong's paired test of two AUCs, in O(N log N).
-
-    Args:
-        labels: 0 or 1 [N]; at least two of each.
-        first: scores of the first model [N].
-        second: scores of the second [N].
+    """DeLong's paired test of two models' AUCs, in O(N log N), from scores [N] as for `auc`.
 
     Raises:
         ValueError: as `auc`, or a class has a single row.
@@ -131,11 +123,10 @@ def paired_bootstrap(
         ValueError: as `auc` or `logloss`, or the metric is unknown, or all rows are one group.
     """
     if metric not in _RESAMPLED:
-        near = get_close_matches(metric, _RESAMPLED, n=1, cutoff=0.0)[0]
-        raise ValueError(f"There is no bootstrap of '{metric}'; did you mean '{near}'?")
+        raise ValueError(f"There is no bootstrap of '{metric}'; {nearest(metric, _RESAMPLED)}")
     if resamples < 1:
         raise ValueError(f"A bootstrap needs at least one resample; got {resamples}.")
-    one, two = (_OfSeeds(metric, labels, scores) for scores in (first, second))
+    one, two = (_of_seeds(metric, labels, scores) for scores in (first, second))
     checked, *_ = _checked(labels)
     group = np.arange(checked.size)
     if groups is not None:
@@ -151,22 +142,16 @@ def paired_bootstrap(
     def difference(times: NDArray[np.int64]) -> float:
         if len(one) == len(two):
             drawn = _seeds(np.arange(len(one)) if starts is None else np.asarray(starts), generator)
-            return float((one(times) - two(times))[drawn].mean())
+            return float((_values(one, times) - _values(two, times))[drawn].mean())
         of_one, of_two = (generator.integers(len(of), size=len(of)) for of in (one, two))
-        return float(one(times)[of_one].mean() - two(times)[of_two].mean())
+        return float(_values(one, times)[of_one].mean() - _values(two, times)[of_two].mean())
 
     drawn = np.array([difference(times) for times in _draws(checked, group, resamples, seed)])
     low, high = np.quantile(drawn, [0.025, 0.975])
     tail = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
     p_value = min(1.0, 2 * float(tail) / (resamples + 1))
-    return Comparison(float(one(once).mean() - two(once).mean()), float(low), float(high), p_value)
-
-
-def mean_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation over seeds; the latter is nan for a single value."""
-    if not len(values):
-        raise ValueError("The mean of no values is undefined.")
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+    found = float(_values(one, once).mean() - _values(two, once).mean())
+    return Comparison(found, float(low), float(high), p_value)
 
 
 def _components(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
@@ -203,21 +188,17 @@ def _resampled_logloss(labels: Floats, probabilities: Floats) -> Resample:
     return lambda times: float(np.average(losses, weights=times))
 
 
-class _OfSeeds:
-    """The metric of each of several seeds' scores."""
-
-    def __init__(self, metric: str, labels: ArrayLike, scores: ArrayLike) -> None:
-        pairs = [_checked(labels, seed) for seed in np.atleast_2d(scores)]
-        self.parts = [_RESAMPLED[metric](checked, score) for checked, score in pairs]
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __call__(self, times: NDArray[np.int64]) -> Floats:
-        return np.array([part(times) for part in self.parts])
-
-
 _RESAMPLED = {"auc": _resampled_auc, "logloss": _resampled_logloss}
+
+
+def _of_seeds(metric: str, labels: ArrayLike, scores: ArrayLike) -> list[Resample]:
+    """The metric of each seed's scores."""
+    pairs = [_checked(labels, seed) for seed in np.atleast_2d(scores)]
+    return [_RESAMPLED[metric](checked, score) for checked, score in pairs]
+
+
+def _values(metrics: list[Resample], times: NDArray[np.int64]) -> Floats:
+    return np.array([metric(times) for metric in metrics])
 
 
 def _seeds(starts: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:

@@ -6,9 +6,9 @@ it the others.
 """
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 from warnings import warn
 
 from altlib import store
@@ -16,10 +16,8 @@ from altlib.config import VARIANTS, Finetuning, Pretraining
 from altlib.lab import jobs
 from altlib.lab.keys import folder
 
-Line = dict[str, str]
-
-
-NEEDED = ("dataset", "variant", "backbone", "plm", "machine", "pretraining_machine")
+Line = dict[str, Any]
+WORDS = ("dataset", "variant", "backbone", "plm", "machine", "pretraining_machine")
 NUMBERS = ("train_rows", "seconds", "pretraining_rows", "pretraining_seconds")
 
 
@@ -30,8 +28,8 @@ def known() -> list[Line]:
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 for line in csv.DictReader(file):
-                    numbers = {name: str(float(line[name] or 0)) for name in NUMBERS}
-                    words = {name: line[name] or "" for name in NEEDED}
+                    numbers = {name: float(line[name] or 0) for name in NUMBERS}
+                    words = {name: line[name] or "" for name in WORDS}
                     if words["variant"] in VARIANTS:
                         lines.append(words | numbers)
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
@@ -47,42 +45,40 @@ def on_gpu(machine: str) -> bool:
 
 def rows(config: Pretraining | Finetuning, lines: list[Line]) -> float:
     """Training rows of a run, as far as the reports know its data; NaN if they do not."""
-    of = [float(line["train_rows"]) for line in lines if line["dataset"] == config.data.dataset]
+    of = [line["train_rows"] for line in lines if line["dataset"] == config.data.dataset]
     whole = config.data.rows * 0.8 if config.data.rows else max(of, default=float("nan"))
     return whole * config.data.train_share
 
 
-def rate(lines: list[Line], part: str, *alike: Callable[[Line], bool]) -> float:
+def rate(lines: list[Line], part: str, alike: dict[str, str]) -> float:
     """Median seconds a row over the runs most like one; NaN if there are none.
 
     Args:
         lines: from `known`; those of machines without a GPU count only where there is none here,
             and the other way round.
         part: "pretraining_", or "" for finetuning.
-        alike: what runs have in common with it; the last counts least.
+        alike: what runs have in common with it, by column; the last counts least.
     """
     seconds, number = f"{part}seconds", f"{part}rows" if part else "train_rows"
     here = jobs.gpus() > 0
-    lines = [line for line in lines if on_gpu(line[f"{part}machine"]) == here]
-    for few in range(len(alike), len(alike) - 2, -1):
-        of = [line for line in lines if all(same(line) for same in alike[:few])]
-        of = [line for line in of if float(line[number]) > 0]
+    lines = [line for line in lines if on_gpu(line[f"{part}machine"]) == here and line[number] > 0]
+    for shared in (alike.items(), list(alike.items())[:-1]):
+        of = [line for line in lines if all(line[name] == value for name, value in shared)]
         if of:
-            return median(float(line[seconds]) / float(line[number]) for line in of)
+            return median(line[seconds] / line[number] for line in of)
     return float("nan")
 
 
 def seconds(config: Pretraining | Finetuning, lines: list[Line]) -> float:
     """About how long a run takes; a finetuning with as many epochs as others took."""
-    plm = config.plm.name if config.plm else ""
-    backbone = config.ctr.backbone if config.ctr else ""
-    alike = (lambda line: line["plm"] == plm, lambda line: line["backbone"] == backbone)
+    alike = {"plm": config.plm.name} if config.plm else {}
+    alike["backbone"] = config.ctr.backbone if config.ctr else ""
     if isinstance(config, Pretraining):
-        each = rate(lines, "pretraining_", *alike)
+        each = rate(lines, "pretraining_", alike)
         return each * rows(config, lines) * config.training.epochs
     kind = VARIANTS[config.variant].kind
     of = [line for line in lines if VARIANTS[line["variant"]].kind == kind]
-    return rate(of, "", *(alike if plm else alike[1:])) * rows(config, lines)
+    return rate(of, "", alike) * rows(config, lines)
 
 
 def outlook(plan: jobs.Plan) -> str:

@@ -78,15 +78,12 @@ def weights(name: str) -> dict[str, str]:
     return {"sha256": known or key(files_of(folder)), "revision": fetch.revision(folder)}
 
 
-def warn_of_change(file: Path, plm: PlmConfig | None = None) -> None:
+def warn_of_change(file: Path, plm: PlmConfig | None) -> None:
     """Warns if an artefact was made by other code than today's, or with other weights than a name
     of the Hugging Face hub stands for today; it is used all the same.
 
-    The words are those of all such artefacts, so that Python shows them once.
-
-    Args:
-        file: the artefact's, with its provenance.
-        plm: the PLM that it was made with.
+    The words are those of all such artefacts, so that Python shows them once. The artefact's
+    `file` holds its provenance; `plm` is what it was made with.
     """
     made = json.loads(file.read_text(encoding="utf-8"))["provenance"]
     place = file.parent.parent.relative_to(home())

@@ -52,9 +52,8 @@ class Split:
 
 
 def read(planned: Planned) -> tuple[pd.DataFrame, list[str]]:
-    """The results of those runs that are there, and the names of those that are not.
-
-    Beside the name of a run that failed stands why.
+    """The results of those runs that are there, and the names of those that are not, with why where
+    that is known.
 
     Args:
         planned: runs by study and setting, both empty for those of the main table.
@@ -62,24 +61,19 @@ def read(planned: Planned) -> tuple[pd.DataFrame, list[str]]:
     lines: list[dict[str, Any]] = []
     missing: list[str] = []
     tests: dict[str, Split] = {}
-    for study, setting, config in (
-        (study, setting, config)
-        for study, settings in planned.items()
-        for setting, several in settings.items()
-        for config in several
-    ):
-        line, why = None, ""
-        try:
-            line = read_run(config, tests)
-            why = store.ended(folder(config)).get("reason", "")
-        except (ValueError, FileNotFoundError) as error:
-            why = str(error)
-        if line is not None:
-            lines.append({"study": study, "setting": setting, **line})
-        else:
-            place = f"{study}, {setting}: " if study else ""
-            reason = f" ({why.rstrip('.')})" if why else ""
-            missing.append(f"{place}{config.variant}, seed {config.training.seed}{reason}")
+    for study, settings in planned.items():
+        for setting, config in ((name, one) for name, of in settings.items() for one in of):
+            try:
+                line = read_run(config, tests)
+                why = store.ended(folder(config)).get("reason", "")
+            except (ValueError, FileNotFoundError) as error:
+                line, why = None, str(error)
+            if line is not None:
+                lines.append({"study": study, "setting": setting, **line})
+            else:
+                place = f"{study}, {setting}: " if study else ""
+                reason = f" ({why.rstrip('.')})" if why else ""
+                missing.append(f"{place}{config.variant}, seed {config.training.seed}{reason}")
     further = ["pretraining_seed", "data", "test", "predictions", "result"]
     return pd.DataFrame(lines, columns=[*COLUMNS, *further]), missing
 
@@ -100,11 +94,8 @@ def of_profile(profile: Profile) -> tuple[pd.DataFrame, list[str]]:
 
 
 def read_run(config: Finetuning, tests: dict[str, Split]) -> dict[str, Any] | None:
-    """A run's line of the frame; None where there is none.
-
-    Args:
-        config: of the run.
-        tests: those that are known, by the key of their data.
+    """A run's line of the frame; None where there is none. `tests` are those that are known, by the
+    key of their data.
 
     Raises:
         ValueError: a file is damaged, or the run was made of other test rows.

@@ -29,12 +29,7 @@ MAIN = ("variant", "model", "seeds", "AUC", "Logloss", "AUC − raw", "low", "hi
 
 
 def basis(profile: str, found: pd.DataFrame) -> str:
-    """On what tables stand: the data, profile, machines, versions and days of results.
-
-    Args:
-        profile: its name.
-        found: from `results.read`.
-    """
+    """On what tables stand: the data, profile, machines, versions and days of `results.read`."""
     data: dict[str, None] = {}
     for of in (result["data"] for result in found["result"]):
         exact = "" if of.get("exact", True) else " (not known to be the published copy)"
@@ -68,7 +63,6 @@ def front(
     """The front page in Markdown.
 
     Args:
-        title: of the page.
         asked: what was asked, in a paragraph.
         verdicts: from `claims.table`.
         main: from `tables.main_table`.
@@ -76,10 +70,10 @@ def front(
         missing: names of runs that are not there, for a footnote.
         stands_on: from `basis`.
     """
-    tested = verdicts[verdicts["verdict"] != "not tested"]
+    tested = verdicts[verdicts["verdict"] != claims.NOT_TESTED]
     said = [f"{(tested['verdict'] == word).sum()} {word}" for word in SIGNS]
     board = tested[["claim", "verdict", "figures"]].replace({"verdict": SIGNS})
-    untested = verdicts.loc[verdicts["verdict"] == "not tested", "claim"]
+    untested = verdicts.loc[verdicts["verdict"] == claims.NOT_TESTED, "claim"]
     parts = [f"# {title}", asked, "## What stands"]
     parts += [f"Of {len(tested)} claims of the paper that were tested here: {', '.join(said)}."]
     parts += ["![Difference in AUC of each variant from raw](figures/differences.svg)"]
@@ -94,15 +88,8 @@ def front(
 
 
 def build(folder: Path, title: str) -> Path:
-    """Makes the site of a report's README.md, of its executed notebooks, and of docs/.
-
-    Args:
-        folder: the report's.
-        title: above the navigation.
-
-    Returns:
-        Its front page, index.html.
-    """
+    """Makes the site of a report's README.md, of its executed notebooks, and of docs/; returns its
+    front page, index.html. The title stands above the navigation."""
     from sphinx.application import Sphinx  # takes a second to load
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
@@ -123,16 +110,8 @@ def build(folder: Path, title: str) -> Path:
         text = (folder / "README.md").read_text(encoding="utf-8")
         (source / "index.md").write_text(f"{text}\n\n{tree}\n", encoding="utf-8")
         with patch_docutils(None), docutils_namespace():
-            app = Sphinx(
-                source,
-                None,
-                out,
-                Path(scratch, "trees"),
-                "html",
-                settings(title),
-                status=None,
-                warning=nowhere,
-            )
+            places = (source, None, out, Path(scratch, "trees"))
+            app = Sphinx(*places, "html", settings(title), status=None, warning=nowhere)
             app.build()
         if app.statuscode:
             raise RuntimeError(f"Sphinx could not make the site of {folder}.")
@@ -150,9 +129,8 @@ def contents(caption: str, pages: Sequence[str]) -> str:
 def page(file: Path) -> nbformat.NotebookNode:
     """An executed notebook as a page: without the cell of injected parameters."""
     book = nbformat.read(file, as_version=4)
-    book.cells = [
-        cell for cell in book.cells if "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
+    injected = "injected-parameters"
+    book.cells = [cell for cell in book.cells if injected not in cell.metadata.get("tags", [])]
     return book
 
 

@@ -23,12 +23,8 @@ def file_of(profile: Profile, notebook: str) -> Path:
 
 
 def stamp(notebook: str, profile: Profile) -> Markdown:
-    """Ends a notebook: writes down that it ran, and returns on what it stands, in a sentence.
-
-    Args:
-        notebook: its name, as "03_pretraining".
-        profile: the profile that it ran with.
-    """
+    """Ends a notebook: writes down that it ran with a profile, and returns on what it stands, in a
+    sentence."""
     content = {"notebook": notebook, "profile": key(profile)}
     if (shown := report_folder(profile)).exists():
         store.flush(shown)  # a stamp stands for the tables and figures, too

@@ -62,10 +62,9 @@ CALL = "ALTLIB_CALL"
 
 
 def found_or_made(folder: Path, write: Callable[[Path], None], everyone: bool = False) -> Path:
-    """Returns `folder`, which `write` fills first if it is not there or is damaged.
+    """Returns an artefact's folder, which `write` fills first if it is not there or is damaged.
 
     Args:
-        folder: the artefact.
         write: fills the temporary folder that the main process is given; it is renamed when all
             is written.
         everyone: whether all processes take part in `write`; otherwise the main one does.
@@ -109,11 +108,12 @@ class Failed(RuntimeError):
 
 def failure(error: Exception) -> dict[str, Any]:
     """Why a step could not be done, as its `done.json` keeps it."""
+    reason = str(error)
+    if not isinstance(error, (fetch.Unavailable, Failed)):
+        reason = f"{type(error).__name__}: {' '.join(reason.split())}"
     return {
         "status": "absent" if isinstance(error, fetch.Unavailable) else "failed",
-        "reason": f"{type(error).__name__}: {' '.join(str(error).split())}"
-        if not isinstance(error, (fetch.Unavailable, Failed))
-        else str(error),
+        "reason": reason,
         "traceback": traceback.format_exc(),
         "call": os.environ.get(CALL),
     }
@@ -245,10 +245,8 @@ def build_finetuning(config: Finetuning) -> nn.Module:
     data = prepare(config.data)
     # One seed draws the same unaligned weights and heads for a variant and its control.
     seed_step(config.training.seed)
-    ctr_model = (
-        ctr.build(config.ctr, data.features, len(data.schema.fields)) if config.ctr else None
-    )
-    kind = VARIANTS[config.variant].kind
+    kind, fields = VARIANTS[config.variant].kind, data.schema.fields
+    ctr_model = ctr.build(config.ctr, data.features, len(fields)) if config.ctr else None
     language, longest = None, config.text.max_length if config.text else 0
     if config.plm is not None and kind != "answer":
         language = plm.load(config.plm.name, config.plm.dropout, longest)
@@ -258,11 +256,12 @@ def build_finetuning(config: Finetuning) -> nn.Module:
         model = CtrModel(ctr_model)
     elif language is not None and kind == "towers":
         assert config.plm is not None
-        sides = torch.tensor([field.side == "user" for field in data.schema.fields])
+        sides = torch.tensor([field.side == "user" for field in fields])
         model = TowersModel(language, plm.load(config.plm.name, config.plm.dropout), sides)
     elif language is not None:
         model = LangModel(language)
-    elif config.plm is not None:
+    else:
+        assert config.plm is not None
         words = plm.tokenizer(config.plm.name)
         yes, no = (words(word, add_special_tokens=False)["input_ids"][0] for word in ("yes", "no"))
         if yes == no:
@@ -270,8 +269,6 @@ def build_finetuning(config: Finetuning) -> nn.Module:
                 f"The tokenizer of '{config.plm.name}' gives “yes” and “no” the same first token."
             )
         model = AnswerModel(plm.load_answering(config.plm.name, config.plm.dropout), (yes, no))
-    else:
-        raise ValueError(f"The run '{config.variant}' has neither an ID-based model nor a PLM.")
     if config.pretraining is not None:
         aligned = load_file(pretrain(config.pretraining) / "model.safetensors")
         encoder = language.encoder if language is not None else None
@@ -333,6 +330,7 @@ def finetune(config: Finetuning) -> dict[str, Any]:
         probabilities = predict(model, test, run)
         epochs = history["epochs"]
         kept = epochs[epoch_kept(epochs, config.training) - 1]
+        words = config.plm or (config.pretraining and config.pretraining.plm)
         if run.is_main_process:
             save_model(run.unwrap_model(model), str(folder / "model.safetensors"))
             np.save(folder / "predictions.npy", probabilities)
@@ -342,9 +340,7 @@ def finetune(config: Finetuning) -> dict[str, Any]:
                     "dataset": config.data.dataset,
                     "variant": config.variant,
                     "backbone": config.ctr.backbone if config.ctr else None,
-                    "plm": config.plm.name
-                    if config.plm
-                    else config.pretraining and config.pretraining.plm.name,
+                    "plm": words.name if words else None,
                     "seed": config.training.seed,
                     **scores(data, test, probabilities),
                     "watched": {"split": config.training.select_on, **kept["evaluation"]},
@@ -369,7 +365,6 @@ def trial(config: Finetuning, hopeless: Callable[[list[float]], bool]) -> dict[s
     """Trains a variant for tuning, which sees the validation split and never the test split.
 
     Args:
-        config: of the run.
         hopeless: told the AUC after each epoch so far, whether to go no further.
 
     Returns:

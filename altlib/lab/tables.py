@@ -4,7 +4,7 @@ Runs come as a frame of `results`, a row a run.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,6 @@ from altlib.config import VARIANTS
 from altlib.lab import claims, metrics
 from altlib.lab.results import Split
 from altlib.profile import Profile, Study
-
-Name = TypeVar("Name")
-RAW = VARIANTS["raw"].label
 
 
 def difference(
@@ -42,9 +39,8 @@ def difference(
     tested = metrics.paired_bootstrap(
         test.labels, ours, theirs, metric, groups=test.users, starts=starts
     )
-    higher = pairs[f"{metric}_x"] > pairs[f"{metric}_y"]
-    lower = pairs[f"{metric}_x"] < pairs[f"{metric}_y"]
-    improved = int((higher if metric == "auc" else lower).sum())
+    gain = pairs[f"{metric}_x"] - pairs[f"{metric}_y"]
+    improved = int((gain > 0 if metric == "auc" else gain < 0).sum())
     return {
         "difference": tested.difference,
         "low": tested.low,
@@ -61,22 +57,24 @@ def paired(runs: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
 
 def summary(runs: pd.DataFrame) -> dict[str, Any]:
     """Means and standard deviations over the seeds of runs that differ in nothing else."""
-    auc, auc_sd = metrics.mean_sd(runs["auc"].tolist())
-    logloss, logloss_sd = metrics.mean_sd(runs["logloss"].tolist())
-    means = {name: runs[name.replace(" ", "_")].mean() for name in MEANS}
-    rows = {name: runs[name.replace(" ", "_")].iloc[0] for name in ("train rows", PRETRAINED)}
-    return {"AUC": auc, "AUC s.d.": auc_sd, "Logloss": logloss, "Logloss s.d.": logloss_sd} | (
-        means | rows
-    )
+    found: dict[str, Any] = {"seeds": len(runs)}
+    for metric, words in METRICS.items():
+        found |= {words: runs[metric].mean(), f"{words} s.d.": runs[metric].std()}
+    for name in MEANS:
+        found[name] = runs[name.replace(" ", "_")].mean()
+    for name in ("train rows", PRETRAINED):
+        found[name] = runs[name.replace(" ", "_")].iloc[0]
+    return found
 
 
+METRICS = {"auc": "AUC", "logloss": "Logloss"}
 MEANS = ("epochs", "epoch kept", "seconds", "pretraining seconds")
 PRETRAINED = "pretraining rows"
 
 
 def compared(
-    groups: Mapping[Name, pd.DataFrame], bases: Mapping[Name, pd.DataFrame | None]
-) -> dict[Name, dict[str, Any]]:
+    groups: Mapping[Any, pd.DataFrame], bases: Mapping[Any, pd.DataFrame | None]
+) -> dict[Any, dict[str, Any]]:
     """For each group of runs its summary, its difference from its base, and whether it is best.
 
     A dot marks the group with the highest mean AUC and those that are not distinguishable from it:
@@ -89,7 +87,6 @@ def compared(
     best = {top} | {name for name, value in zip(tested, adjusted, strict=True) if value >= 0.05}
     return {
         name: {
-            "seeds": len(runs),
             **summary(runs),
             "best": "●" if name in best else "",
             **difference(runs, bases.get(name)),
@@ -171,8 +168,6 @@ def control_table(found: pd.DataFrame) -> pd.DataFrame:
     return corrected(pd.DataFrame(lines, columns=CONTROL_COLUMNS))
 
 
-METRICS = {"auc": "AUC", "logloss": "Logloss"}
-
 CONTROL_COLUMNS = [
     *("variant", "control", "metric", "difference", "low", "high", "seeds improved", "p", "p (BH)"),
     *("seeds", "train rows", PRETRAINED),
@@ -186,10 +181,6 @@ def study_table(found: pd.DataFrame, study: Study) -> pd.DataFrame:
     and for how many seeds it is positive. "best" is as in `compared`, for each variant among the
     settings, or, where settings differ in their data, within the setting among the variants. A
     setting without runs is left blank.
-
-    Args:
-        found: the results of the study.
-        study: what was planned.
     """
     planned = {name: of.get("variants", study.variants) for name, of in study.settings.items()}
     first, *_ = planned
@@ -283,12 +274,7 @@ def restricted(found: pd.DataFrame, part: np.ndarray) -> pd.DataFrame:
 
 
 def verdict(main: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
-    """What the tables say, in plain sentences, by the words of `claims.word_for`.
-
-    Args:
-        main: from `main_table`.
-        controls: from `control_table`.
-    """
+    """What `main_table` and `control_table` say, in plain sentences, by `claims.word_for`."""
     sentences = []
     for _, line in main[main["AUC − raw"].notna()].iterrows():
         number = line["seeds improved"].rpartition(" ")[2]
@@ -296,7 +282,7 @@ def verdict(main: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
         words = told(line["AUC − raw"], line, "the raw ID-based model")
         sentences.append(f"{line['variant']} {words}, {seeds}).")
     for _, line in controls.iterrows():
-        if line["metric"] == "AUC" and line["control"] != RAW:
+        if line["metric"] == "AUC" and line["control"] != claims.RAW:
             words = told(line["difference"], line, f"its control, {line['control']}")
             sentences.append(f"{line['variant']} {words}).")
     return sentences

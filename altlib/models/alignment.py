@@ -56,7 +56,7 @@ class Alignment(nn.Module):
         plm: pretrained language model.
         data: the prepared data set: its features, their counts and its fields.
         config: what is masked and how it is recovered.
-        tokens: the tokens that sentences of these data may hold; None allows all of the PLM's.
+        tokens: the tokens that sentences of these data may hold.
     """
 
     tokens: Tensor
@@ -69,7 +69,7 @@ class Alignment(nn.Module):
         plm: Plm,
         data: Prepared,
         config: AlignmentConfig,
-        tokens: Tensor | None = None,
+        tokens: Tensor,
     ) -> None:
         super().__init__()
         self.config = config
@@ -86,7 +86,7 @@ class Alignment(nn.Module):
                 torch.tensor(-math.log(config.temperature)), requires_grad=learnt
             )
         if config.mlm:
-            if tokens is None or config.mlm_vocabulary == "all":
+            if config.mlm_vocabulary == "all":
                 tokens = torch.arange(plm.vocab_size)
             place = torch.full((plm.vocab_size,), -100)
             place[tokens] = torch.arange(len(tokens))
@@ -181,12 +181,8 @@ class Alignment(nn.Module):
         return self.mlm_head(chosen, vector.index_select(0, positions // length), self.tokens)
 
     def attend(self, vector: Tensor, text: TextBatch, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Recovers masked ids from the words.
-
-        Args:
-            vector: ID vectors of masked ids [B, R].
-            text: the sentences.
-            states: their token states [B, L, H].
+        """Asks the words for masked ids, from the ID vectors of these [B, R] and the sentences
+        with their token states [B, L, H].
 
         Returns:
             One query into the output embedding for each field [B, F, D], and the attention

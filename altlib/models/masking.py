@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 def number_masked(fields: int, ratio: float) -> int:
-    """Masked fields of a row: `int(fields * ratio)`, but at least one unless the ratio is 0."""
-    return max(1, int(fields * ratio)) if ratio > 0 else 0
+    """Masked fields of a row: `int(fields * ratio)`, but at least one."""
+    return max(1, int(fields * ratio))
 
 
 def choose_fields(
@@ -19,56 +19,39 @@ def choose_fields(
     together: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draws the masked fields of each row.
+    """Draws the masked fields of each row [B, F] bool.
 
     Args:
         allowed: fields that may be masked [B, F] bool; a row with too few of them masks fewer.
-        ratio: share of the F fields to mask.
+        ratio: share of the F fields to mask, in (0, 1].
         together: together[f, g] says that masking f also masks g [F, F] bool; None masks f alone.
         generator: source of the draw; None is torch's own.
-
-    Returns:
-        The masked fields [B, F] bool.
     """
     number = number_masked(allowed.shape[1], ratio)
     order = torch.rand(allowed.shape, device=allowed.device, generator=generator)
     order = order.masked_fill(~allowed, 2.0)
-    chosen = torch.zeros_like(allowed)
-    if number:
-        chosen.scatter_(1, order.topk(number, dim=1, largest=False).indices, True)
-    chosen &= allowed
+    lowest = order.topk(number, dim=1, largest=False).indices
+    chosen = torch.zeros_like(allowed).scatter_(1, lowest, True) & allowed
     if together is not None:
         chosen = (chosen.float() @ together.float() > 0) & allowed
     return chosen
 
 
 def choose_tokens(value: Tensor, ratio: float, generator: torch.Generator | None = None) -> Tensor:
-    """Draws masked tokens without regard to fields: `ratio` of each row's value tokens.
-
-    Args:
-        value: tokens that belong to a value [B, L] bool.
-        ratio: share of them to mask, at least one in a row.
-        generator: source of the draw; None is torch's own.
-
-    Returns:
-        The masked tokens [B, L] bool.
-    """
+    """Draws masked tokens [B, L] bool without regard to fields: `ratio` of each row's value tokens
+    [B, L] bool, at least one in a row; a `generator` of None is torch's own."""
     order = torch.rand(value.shape, device=value.device, generator=generator)
     order = order.masked_fill(~value, 2.0)
-    number = (value.sum(1) * ratio).int().clamp(min=1 if ratio > 0 else 0)
+    number = (value.sum(1) * ratio).int().clamp(min=1)
     rank = order.argsort(1).argsort(1)
     return (rank < number[:, None]) & value
 
 
 def tokens_of(chosen: Tensor, field: Tensor, value: Tensor) -> Tensor:
-    """The tokens of the masked fields' values.
+    """The tokens of the masked fields' values [B, L] bool.
 
     Args:
         chosen: masked fields [B, F] bool.
-        field: the field of every token [B, L], -1 for special tokens and padding.
-        value: tokens that belong to a value, not to the template's own words [B, L] bool.
-
-    Returns:
-        The masked tokens [B, L] bool.
+        field, value: of every token [B, L]; see `TextBatch`.
     """
     return chosen.gather(1, field.clamp(min=0)) & value

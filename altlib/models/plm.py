@@ -30,9 +30,7 @@ from altlib.data import fetch
 if TYPE_CHECKING:  # it takes a second to load, and few runs need it
     from transformers import T5ForConditionalGeneration
 
-FIRST_ALONE = {
-    *("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"),
-}
+FIRST_ALONE = {"bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"}
 """The families whose last layer can work on [CLS] only."""
 
 HEADS = {
@@ -56,7 +54,6 @@ class Plm:
         vocab_size: V.
         layers: of the encoder.
         longest: tokens of a sentence that it can read.
-        name: as it was asked for.
     """
 
     encoder: nn.Module
@@ -66,7 +63,6 @@ class Plm:
     vocab_size: int
     layers: int
     longest: int
-    name: str
 
 
 def load(name: str, dropout: float = 0.1, length: int = 0) -> Plm:
@@ -125,7 +121,6 @@ def load(name: str, dropout: float = 0.1, length: int = 0) -> Plm:
         vocab_size=config.vocab_size,
         layers=config.num_hidden_layers,
         longest=longest,
-        name=name,
     )
 
 

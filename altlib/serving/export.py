@@ -4,7 +4,6 @@ The paper (arXiv 2310.19453) leaves open how `ALT_ctr` does under strict latency
 the raw ID-based model, and is measured as such.
 """
 
-import json
 import logging
 import shutil
 import warnings
@@ -33,7 +32,6 @@ from altlib.profile import load_profile
 from altlib.serving.predictor import Predictor, content_checksum
 from altlib.store import write_json
 
-KINDS = ("ctr", "lang", "both")
 TOLERANCES = {"model.onnx": 1e-5, "model-int8.onnx": 0.05}
 """Largest difference between an exported model and PyTorch in a probability."""
 
@@ -121,8 +119,7 @@ def export(run: str | Path, out: str | Path, int8: bool = False) -> Path:
         raise FileExistsError(f"{out} already exists; choose another folder or remove it.")
     folder = find(str(run))
     model, config = restore(folder)
-    kind = VARIANTS[config.variant].kind
-    if kind not in KINDS:
+    if VARIANTS[config.variant].kind not in ("ctr", "lang", "both"):
         raise ValueError(
             f"'{config.variant}' cannot be exported; raw, ALT_ctr, ALT_lang, ALT_both and their "
             "controls can."
@@ -200,7 +197,7 @@ def write(
             "pad": int(tokenizer.pad_token_id),
             "max_length": config.text.max_length,
         }
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = store.read_json(folder / "results.json")
     content = {
         "variant": config.variant,
         "run": folder.name,
@@ -247,13 +244,8 @@ def eager(model: nn.Module, given: Mapping[str, Tensor]) -> Callable[[], np.ndar
 
 
 def inputs(config: Finetuning, data: Prepared, rows: np.ndarray) -> dict[str, Tensor]:
-    """What the graph of a variant reads: ids [B, F], tokens and attention [B, L], all int64.
-
-    Args:
-        config: of the run.
-        data: its prepared data.
-        rows: value indices [B, F].
-    """
+    """What the graph of a run reads: ids [B, F], tokens and attention [B, L], all int64, from value
+    indices [B, F] of its data."""
     given = {}
     if config.ctr is not None:
         given["ids"] = torch.from_numpy(data.feature_of_value[rows]).long()
@@ -265,11 +257,8 @@ def inputs(config: Finetuning, data: Prepared, rows: np.ndarray) -> dict[str, Te
 
 def raw_values(data: Prepared, rows: np.ndarray) -> list[dict[str, str]]:
     """Rows as a server gets them, words by field, from value indices [B, F]."""
-    words = data.words
-    return [
-        dict(zip(data.vocabulary.fields, (words[index] for index in row), strict=True))
-        for row in rows
-    ]
+    words = np.array(data.words, dtype=object)[rows]
+    return [dict(zip(data.vocabulary.fields, row, strict=True)) for row in words]
 
 
 @contextmanager

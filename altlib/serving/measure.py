@@ -91,9 +91,8 @@ def measure(
         for number in threads:
             torch.set_num_threads(number)
             onnx = Predictor(folder, number)
-            int8 = None
-            if "model-int8.onnx" in onnx.export["sha256"]:
-                int8 = Predictor(folder, number, "model-int8.onnx")
+            small = "model-int8.onnx"
+            int8 = Predictor(folder, number, small) if small in onnx.export["sha256"] else None
             for batch in batches:
                 rows = candidates(data, batch)
                 given, values = inputs(config, data, rows), raw_values(data, rows)
@@ -106,19 +105,11 @@ def measure(
                     calls["ONNX int8"] = exported(int8, given)
                 for engine, call in calls.items():
                     times = timings(call, seconds)
-                    middle, high, highest = np.percentile(times, [50, 95, 99])
+                    waited = {f"p{part}_ms": np.percentile(times, part) for part in (50, 95, 99)}
                     lines.append(
-                        {
-                            "variant": variant,
-                            "engine": engine,
-                            "threads": number,
-                            "batch": batch,
-                            "p50_ms": middle,
-                            "p95_ms": high,
-                            "p99_ms": highest,
-                            "rows_per_s": 1000 * batch / middle,
-                            "calls": len(times),
-                        }
+                        {"variant": variant, "engine": engine, "threads": number, "batch": batch}
+                        | waited
+                        | {"rows_per_s": 1000 * batch / waited["p50_ms"], "calls": len(times)}
                     )
     torch.set_num_threads(before)
     return pd.DataFrame(lines)

@@ -129,22 +129,12 @@ class Predictor:
 
     def ids(self, values: Sequence[Sequence[str]]) -> np.ndarray:
         """Feature ids [B, F] of words; one that training did not know gets the unknown id."""
-        fields = list(zip(self._features, self._unknown, strict=True))
-        return np.array(
-            [
-                [
-                    known.get(value, unknown)
-                    for value, (known, unknown) in zip(row, fields, strict=True)
-                ]
-                for row in values
-            ],
-            dtype=np.int64,
-        )
+        features, unknown = self._features, self._unknown
+        found = [[features[f].get(v, unknown[f]) for f, v in enumerate(row)] for row in values]
+        return np.array(found, dtype=np.int64)
 
     def score(
-        self,
-        ids: np.ndarray | None = None,
-        text: tuple[np.ndarray, np.ndarray] | None = None,
+        self, ids: np.ndarray | None, text: tuple[np.ndarray, np.ndarray] | None = None
     ) -> np.ndarray:
         """Click probabilities [B] of what the model reads: feature ids, sentences, or both.
 
@@ -255,9 +245,7 @@ def mappings(frame: Any, fields: Sequence[str]) -> list[dict[str, Any]]:
 class Sentences:
     """Sentences of rows, piece by piece as in training; pieces seen before are not cut again.
 
-    Args:
-        file: tokenizer.json.
-        text: the entry "text" of export.json.
+    Made of tokenizer.json and the entry "text" of export.json.
     """
 
     def __init__(self, file: Path, text: Mapping[str, Any]) -> None:

@@ -48,7 +48,6 @@ class Batches:
     """Rows of a data set as batches of ids, sentences and labels.
 
     Attributes:
-        data: the prepared data set.
         rows: positions of the rows to go through [N].
         size: rows of a batch.
         text: makes the sentences; None for a model that reads IDs only.
@@ -99,17 +98,9 @@ def buckets(lengths: np.ndarray, batch: int, generator: np.random.Generator) -> 
     Args:
         lengths: tokens of each row [N].
         batch: rows of a batch; the last one may be smaller.
-        generator: source of the order.
-
-    Returns:
-        Positions of each batch's rows.
     """
     order = generator.permutation(len(lengths))
-    order = np.concatenate(
-        [
-            run[np.argsort(lengths[run], kind="stable")]
-            for run in np.split(order, range(50 * batch, len(order), 50 * batch))
-        ]
-    )
+    runs = np.split(order, range(50 * batch, len(order), 50 * batch))
+    order = np.concatenate([run[np.argsort(lengths[run], kind="stable")] for run in runs])
     batches = np.split(order, range(batch, len(order), batch))
     return [batches[i] for i in generator.permutation(len(batches))]

@@ -123,7 +123,7 @@ def fit(
         checkpoint.save(inner, optimizer.optimizer, state)
         saved = time.monotonic()
 
-    while state["epoch"] < config.epochs and not stopped(state, config):
+    while state["epoch"] < config.epochs and state["stale"] < (config.patience or math.inf):
         plan = batches.shuffled(config.seed, state["epoch"])
         plan = [rows for rows in plan if len(rows) >= run.num_processes]
         # Losses are fetched many at once: for each the host would have to wait for a GPU.
@@ -201,11 +201,6 @@ def compile_layers(model: nn.Module) -> None:
 def rate_factor(config: TrainingConfig, done: float) -> float:
     """What the learning rates are multiplied by when the share `done` of all steps is taken."""
     return (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1.0
-
-
-def stopped(state: dict[str, Any], config: TrainingConfig) -> bool:
-    """Whether the AUC has not risen for `patience` epochs."""
-    return config.patience is not None and state["stale"] >= config.patience
 
 
 def record(state: dict[str, Any], pending: list[tuple[dict[str, Tensor], int]]) -> None:

@@ -55,14 +55,6 @@ def test_rela_impr_by_hand() -> None:
         metrics.rela_impr(0.8, 0.5)
 
 
-def test_mean_sd() -> None:
-    assert metrics.mean_sd([1.0, 3.0]) == pytest.approx((2.0, math.sqrt(2)))
-    mean, deviation = metrics.mean_sd([0.8])
-    assert mean == 0.8 and math.isnan(deviation)
-    with pytest.raises(ValueError, match="no values"):
-        metrics.mean_sd([])
-
-
 @pytest.mark.parametrize("levels", [None, 5])
 def test_delong_equals_the_quadratic_reference(levels: int | None) -> None:
     labels, first, second = sample(80, levels=levels)

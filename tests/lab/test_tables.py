@@ -65,6 +65,13 @@ def with_users(found: pd.DataFrame, users: np.ndarray) -> pd.DataFrame:
     return found.assign(test=[replace(SPLIT, users=users)] * len(found))
 
 
+def test_a_summary_holds_means_and_standard_deviations_over_seeds() -> None:
+    runs = pd.DataFrame([result("raw", seed, 0.5, auc=auc) for seed, auc in ((0, 1.0), (1, 3.0))])
+    both, single = tables.summary(runs), tables.summary(runs[:1])
+    assert (both["AUC"], both["AUC s.d."]) == pytest.approx((2.0, 2**0.5))
+    assert single["AUC"] == 1.0 and np.isnan(single["AUC s.d."])
+
+
 def test_main_table_holds_means_and_differences_from_raw(found: pd.DataFrame) -> None:
     table = tables.main_table(found).set_index("variant")
     raw, ours = (found.loc[found["variant"] == v, "auc"] for v in ("raw", "alt_ctr"))

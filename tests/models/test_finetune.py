@@ -90,9 +90,9 @@ def test_the_answer_is_yes_against_no(case: Case, tiny_t5: str) -> None:
     assert torch.allclose(found, written[:, 5] - written[:, 7], atol=1e-5)
 
 
-def test_a_tower_reads_the_words_of_its_side_only(case: Case) -> None:
+def test_a_tower_reads_the_words_of_its_side_only(case: Case, tiny_plm: str) -> None:
     _, language, ids, text = case
-    other = plm.load(language.name, dropout=0.0)
+    other = plm.load(tiny_plm, dropout=0.0)
     sides = torch.tensor([True, True, False, False, False, False])
     model = TowersModel(language, other, sides).eval()
     reached: list[torch.Tensor] = []

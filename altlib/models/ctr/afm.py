@@ -10,26 +10,20 @@ class AFM(IdModel):
     """logit = first order + p' sum_ij a_ij (e_i * e_j), a = softmax(h' ReLU(W (e_i * e_j) + b)).
 
     The attention is as wide as an embedding; dropout acts on the weighed sum. R = d.
-
-    Args:
-        config: sizes.
-        features: rows of the embedding table.
-        fields: F.
     """
 
     deep = False
 
     def __init__(self, config: CtrConfig, features: int, fields: int) -> None:
         super().__init__(config, features, fields)
-        width = self.representation_size = config.embedding
+        width = config.embedding
         self.attention = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1, bias=False)
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(width, 1, bias=False)
+        self.add_head(width)
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        products = pairs(self.embedding(ids))  # B, P, d
+    def represent(self, embedded: Tensor) -> Tensor:
+        products = pairs(embedded)  # B, P, d
         weights = self.attention(products).softmax(1)  # B, P, 1
-        representation = self.dropout((weights * products).sum(1))  # B, d
-        return representation, self.first_order(ids) + self.head(representation).squeeze(1)
+        return self.dropout((weights * products).sum(1))

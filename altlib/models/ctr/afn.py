@@ -28,13 +28,7 @@ class LogarithmicLayer(nn.Module):
 
 
 class AFN(IdModel):
-    """logit = Linear(DNN(logarithmic neurons)). R = hidden[-1].
-
-    Args:
-        config: sizes.
-        features: rows of the embedding table.
-        fields: F.
-    """
+    """logit = Linear(DNN(logarithmic neurons)). R = hidden[-1]."""
 
     wide = deep = False
 
@@ -43,9 +37,7 @@ class AFN(IdModel):
         self.crosses = LogarithmicLayer(fields, config.logarithmic_neurons)
         inputs = config.logarithmic_neurons * config.embedding
         self.dnn = dnn(inputs, config.hidden, config.dropout)
-        self.representation_size = config.hidden[-1]
-        self.head = nn.Linear(self.representation_size, 1)
+        self.add_head(config.hidden[-1])
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        representation = self.dnn(self.crosses(self.embedding(ids)).flatten(1))
-        return representation, self.head(representation).squeeze(1)
+    def represent(self, embedded: Tensor) -> Tensor:
+        return self.dnn(self.crosses(embedded).flatten(1))

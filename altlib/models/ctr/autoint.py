@@ -34,13 +34,7 @@ class InteractingLayer(nn.Module):
 
 
 class AutoInt(IdModel):
-    """logit = first order + Linear(attention beside DNN). R = F*d + hidden[-1].
-
-    Args:
-        config: sizes.
-        features: rows of the embedding table.
-        fields: F.
-    """
+    """logit = first order + Linear(attention beside DNN). R = F*d + hidden[-1]."""
 
     def __init__(self, config: CtrConfig, features: int, fields: int) -> None:
         super().__init__(config, features, fields)
@@ -50,11 +44,8 @@ class AutoInt(IdModel):
                 for _ in range(config.attention_layers)
             )
         )
-        self.representation_size = fields * config.embedding + config.hidden[-1]
-        self.head = nn.Linear(self.representation_size, 1, bias=False)
+        self.add_head(fields * config.embedding + config.hidden[-1])
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        embedded = self.embedding(ids)  # B, F, d
+    def represent(self, embedded: Tensor) -> Tensor:
         attended = self.attention(embedded).flatten(1)  # B, F*d
-        representation = torch.cat((attended, self.dnn(embedded.flatten(1))), dim=1)
-        return representation, self.first_order(ids) + self.head(representation).squeeze(1)
+        return torch.cat((attended, self.dnn(embedded.flatten(1))), dim=1)

@@ -1,5 +1,7 @@
 """DCN: crosses by one vector a layer, beside a DNN (arXiv 1708.05123, section 2)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -20,24 +22,18 @@ class Cross(nn.Module):
 
 
 class DCN(IdModel):
-    """logit = first order + Linear(last cross beside DNN). R = F*d + hidden[-1].
+    """logit = first order + Linear(last cross beside DNN). R = F*d + hidden[-1]."""
 
-    Args:
-        config: sizes.
-        features: rows of the embedding table.
-        fields: F.
-    """
+    layer: ClassVar[type[nn.Module]] = Cross
 
     def __init__(self, config: CtrConfig, features: int, fields: int) -> None:
         super().__init__(config, features, fields)
         width = fields * config.embedding
-        self.cross = nn.ModuleList(Cross(width) for _ in range(config.cross_layers))
-        self.representation_size = width + config.hidden[-1]
-        self.head = nn.Linear(self.representation_size, 1, bias=False)
+        self.cross = nn.ModuleList(self.layer(width) for _ in range(config.cross_layers))
+        self.add_head(width + config.hidden[-1])
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        first = x = self.embedding(ids).flatten(1)  # B, F*d
+    def represent(self, embedded: Tensor) -> Tensor:
+        first = x = embedded.flatten(1)  # B, F*d
         for layer in self.cross:
             x = layer(first, x)
-        representation = torch.cat((x, self.dnn(first)), dim=1)
-        return representation, self.first_order(ids) + self.head(representation).squeeze(1)
+        return torch.cat((x, self.dnn(first)), dim=1)

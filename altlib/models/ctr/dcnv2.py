@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from altlib.config import CtrConfig
+from altlib.models.ctr.dcn import DCN
 from altlib.models.ctr.layers import IdModel
 
 
@@ -37,13 +38,7 @@ class CrossMix(nn.Module):
 
 
 class DCNMix(IdModel):
-    """DCNv2 with low-rank experts; one softmax gate serves all cross layers. R = F*d + hidden[-1].
-
-    Args:
-        config: sizes.
-        features: rows of the embedding table.
-        fields: F.
-    """
+    """DCNv2 with low-rank experts; one softmax gate serves all cross layers. R as `DCN`."""
 
     def __init__(self, config: CtrConfig, features: int, fields: int) -> None:
         super().__init__(config, features, fields)
@@ -52,36 +47,26 @@ class DCNMix(IdModel):
         self.cross = nn.ModuleList(
             CrossMix(width, config.low_rank, config.experts) for _ in range(config.cross_layers)
         )
-        self.representation_size = width + config.hidden[-1]
-        self.head = nn.Linear(self.representation_size, 1, bias=False)
+        self.add_head(width + config.hidden[-1])
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        first = x = self.embedding(ids).flatten(1)  # B, F*d
+    def represent(self, embedded: Tensor) -> Tensor:
+        first = x = embedded.flatten(1)  # B, F*d
         for layer in self.cross:
             x = layer(first, x, self.gate(x).softmax(dim=1))
-        representation = torch.cat((x, self.dnn(first)), dim=1)
-        return representation, self.first_order(ids) + self.head(representation).squeeze(1)
+        return torch.cat((x, self.dnn(first)), dim=1)
 
 
-class DCNFull(IdModel):
-    """DCNv2 with a full matrix a layer: x_{l+1} = x_0 * (W_l x_l + b_l) + x_l. R as `DCNMix`.
+class FullCross(nn.Linear):
+    """x_0 * (W x + b) + x: [B, F*d] -> [B, F*d]."""
 
-    Args:
-        config: sizes.
-        features: rows of the embedding table.
-        fields: F.
-    """
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
 
-    def __init__(self, config: CtrConfig, features: int, fields: int) -> None:
-        super().__init__(config, features, fields)
-        width = fields * config.embedding
-        self.cross = nn.ModuleList(nn.Linear(width, width) for _ in range(config.cross_layers))
-        self.representation_size = width + config.hidden[-1]
-        self.head = nn.Linear(self.representation_size, 1, bias=False)
+    def forward(self, first: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        return first * super().forward(x) + x
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        first = x = self.embedding(ids).flatten(1)  # B, F*d
-        for layer in self.cross:
-            x = first * layer(x) + x
-        representation = torch.cat((x, self.dnn(first)), dim=1)
-        return representation, self.first_order(ids) + self.head(representation).squeeze(1)
+
+class DCNFull(DCN):
+    """DCNv2 with a full matrix a layer. R as `DCN`."""
+
+    layer = FullCross

@@ -21,11 +21,6 @@ class DeepFM(IdModel):
 
     The FM itself is a scalar, so the representation holds the vector that it sums, beside the
     DNN's output: R = d + hidden[-1].
-
-    Args:
-        config: sizes.
-        features: rows of the embedding table.
-        fields: F.
     """
 
     def __init__(self, config: CtrConfig, features: int, fields: int) -> None:

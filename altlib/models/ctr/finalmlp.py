@@ -25,11 +25,6 @@ class FinalMLP(IdModel):
     """logit = b + w_1' o_1 + w_2' o_2 + sum over heads of o_1h' W_h o_2h. R = 2 hidden[-1].
 
     The gates are free parameters, the paper's form for data without a context to gate by.
-
-    Args:
-        config: sizes.
-        features: rows of the embedding table.
-        fields: F.
     """
 
     wide = deep = False
@@ -39,8 +34,7 @@ class FinalMLP(IdModel):
         self.heads = config.fusion_heads
         inputs, width = fields * config.embedding, config.hidden[-1] // config.fusion_heads
         self.first, self.second = (Stream(inputs, config.hidden, config.dropout) for _ in range(2))
-        self.representation_size = 2 * config.hidden[-1]
-        self.head = nn.Linear(self.representation_size, 1)
+        self.add_head(2 * config.hidden[-1])
         self.fusion = nn.Parameter(torch.empty(self.heads, width, width))
         nn.init.normal_(self.fusion, std=1 / math.sqrt(width))  # Xavier for each head
 

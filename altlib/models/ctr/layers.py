@@ -1,4 +1,4 @@
-"""What every ID-based model shares: field embeddings, first-order term and DNN.
+"""What every ID-based model shares: field embeddings, first-order term, DNN and head.
 
 A model file then holds only its interaction. The first-order term, of those that have one, is the
 wide part of Wide & Deep (arXiv 1606.07792, section 3.1).
@@ -25,9 +25,8 @@ class IdModel(nn.Module):
     """Field embeddings and, as the class says, a first-order term and a DNN over the embeddings.
 
     The first-order term also stands where a model's paper has none, as in the published code of
-    ALT.
-
-    `forward(ids [B, F]) -> (representation [B, R], logit [B])`.
+    ALT. A model defines `represent` and calls `add_head`; one whose logit is more than its head's
+    defines `forward`.
 
     Args:
         config: sizes.
@@ -37,6 +36,7 @@ class IdModel(nn.Module):
     Attributes:
         embedding: the table [features, d].
         representation_size: R.
+        head: Linear, representation to logit; with a bias where there is no first-order term.
     """
 
     wide: ClassVar[bool] = True
@@ -58,6 +58,21 @@ class IdModel(nn.Module):
         nn.init.normal_(self.embedding.weight, std=1e-2)
         if self.wide:
             nn.init.zeros_(self.linear.weight)
+
+    def add_head(self, size: int) -> None:
+        """Makes the head that reads a representation of R = `size` numbers."""
+        self.representation_size = size
+        self.head = nn.Linear(size, 1, bias=not self.wide)
+
+    def represent(self, embedded: Tensor) -> Tensor:
+        """The representation [B, R] of embeddings [B, F, d]."""
+        raise NotImplementedError
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The representation [B, R] and the logit [B] of ids [B, F]."""
+        representation = self.represent(self.embedding(ids))
+        logit = self.head(representation).squeeze(1)
+        return representation, self.first_order(ids) + logit if self.wide else logit
 
     def first_order(self, ids: Tensor) -> Tensor:
         """Sum of the fields' weights and the bias: ids [B, F] -> [B]."""

@@ -36,21 +36,12 @@ class CIN(nn.Module):
 
 
 class XDeepFM(IdModel):
-    """logit = first order + Linear(CIN beside DNN). R = sum of `cin` + hidden[-1].
-
-    Args:
-        config: sizes.
-        features: rows of the embedding table.
-        fields: F.
-    """
+    """logit = first order + Linear(CIN beside DNN). R = sum of `cin` + hidden[-1]."""
 
     def __init__(self, config: CtrConfig, features: int, fields: int) -> None:
         super().__init__(config, features, fields)
         self.cin = CIN(fields, config.cin)
-        self.representation_size = sum(config.cin) + config.hidden[-1]
-        self.head = nn.Linear(self.representation_size, 1, bias=False)
+        self.add_head(sum(config.cin) + config.hidden[-1])
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        embedded = self.embedding(ids)  # B, F, d
-        representation = torch.cat((self.cin(embedded), self.dnn(embedded.flatten(1))), dim=1)
-        return representation, self.first_order(ids) + self.head(representation).squeeze(1)
+    def represent(self, embedded: Tensor) -> Tensor:
+        return torch.cat((self.cin(embedded), self.dnn(embedded.flatten(1))), dim=1)
