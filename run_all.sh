@@ -2,9 +2,9 @@
 # Makes the environment if there is none, then runs a profile or the tests.
 #   ./run_all.sh [PROFILE] [arguments for snakemake, e.g. --dry-run]   PROFILE: a file of config/, default quick
 #   ./run_all.sh PROFILE --show    prints the whole of a profile, with what it extends
-#   ./run_all.sh PROFILE --tune    chooses the settings of its rows on the validation split, by trials
+#   ./run_all.sh PROFILE --tune    tunes the settings of its rows on the validation split
 #   ./run_all.sh test [arguments for pytest]
-# Ctrl-C and kill end everything that it has started; the same command goes on where it stopped.
+# Ctrl-C and kill end everything that it has started; the same command resumes.
 set -euo pipefail
 cd "$(dirname "$0")"
 unset PYTHONPATH PYTHONHOME

@@ -51,7 +51,7 @@ def test_runs_on_a_tiny_profile(path: Path, home: Path, monkeypatch: pytest.Monk
 def test_the_report_is_whole(home: Path) -> None:
     report = home / "reports" / "tiny"
     page = (report / "README.md").read_text(encoding="utf-8")
-    assert "## What stands" in page and "ALT_both beats" in page and "Not there" not in page
+    assert "## Verdicts" in page and "ALT_both beats" in page and "Missing runs" not in page
     figures = ["auc", "differences", "pretraining", "temperature", "recovery", "data", "min_count"]
     figures += ["sentences", "words_hidden", "mixing", "gradients", "own_words", "needed_words"]
     studies = ["id_models", "backbones", "passes", "mask_ratio", "plm_sizes", "plm_sizes_cost"]
@@ -60,7 +60,7 @@ def test_the_report_is_whole(home: Path) -> None:
         assert (report / "figures" / f"{figure}.png").exists(), figure
     for table in ("main", "controls", "cold", "claims", *studies):
         assert (report / "tables" / f"{table}.csv").exists(), table
-    assert "What stands" in (report / "index.html").read_text(encoding="utf-8")
+    assert "Verdicts" in (report / "index.html").read_text(encoding="utf-8")
     table = pd.read_csv(home / "reports" / "tiny" / "results.csv")
     wanted = "dataset profile model variant backbone plm seed auc logloss train_rows seconds"
     assert set(wanted.split()) <= set(table)
@@ -123,6 +123,6 @@ def test_a_report_without_alignment_says_what_is_missing_and_what_flatters(
         path = PROJECT / "notebooks" / f"{name}.ipynb"
         execute(path, tmp_path / path.name, {"profile": str(tmp_path / "bare.yaml")}, timeout=1200)
     page = (tmp_path / "reports" / "bare" / "README.md").read_text(encoding="utf-8")
-    assert "Not there (1): alt_lang, seed 0" in page
+    assert "Missing runs (1): alt_lang, seed 0" in page
     assert "Early stopping watched the test split" in page
     assert "03_pretraining" not in page

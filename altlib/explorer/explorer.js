@@ -172,7 +172,7 @@ function recovered(view) {
     make("td", {}, found.words.map(([truth, best]) =>
       `${truth}: ${best.map(([word, share]) => `${word === truth ? "✓ " : ""}${word} ${chance(share)}`).join(", ")}`).join("; ") || "–")));
   return make("table", { class: "recovered" },
-    make("caption", {}, `What comes back of ${view.panels[0].rows[view.field]}; the truth is “${view.truth}”${view.known ? "" : ", which no training row had, so that its ID cannot come back"}`),
+    make("caption", {}, `Recovered values of ${view.panels[0].rows[view.field]}; true value: “${view.truth}”${view.known ? "" : " (too rare in training to have an ID of its own, so it cannot be recovered)"}`),
     make("thead", {}, make("tr", {},
       make("th", { scope: "col" }, "checkpoint"),
       make("th", { scope: "col" }, "the masked ID, from words and other IDs"),

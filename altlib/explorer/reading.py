@@ -28,8 +28,7 @@ from altlib.models import plm
 from altlib.models.alignment import Alignment, Masks, Views
 
 CAUTION = (
-    "Attention says where the model reads, not why it answers. What it needs shows when words are "
-    "hidden."
+    "Attention says where the model reads, not why it answers. Hiding words shows what it needs."
 )
 NEEDS_ROWS = 2_000
 """Rows over which the means of what is needed are taken at most: each is read once a field."""
@@ -412,7 +411,7 @@ class Reader:
             model = self.checkpoints[name]
             weights, queries = attention(model, ids, text)
             lost = dependence(model, self.data, ids, text)[0].numpy()
-            needed.append(need(f"{name}, needed words", lost, self.names))
+            needed.append(need(f"{name}: words needed", lost, self.names))
             values = words.total(weights[0].numpy())
             panels.append(attention_map(name, values, self.names, columns, even))
             recovered.append(
@@ -453,7 +452,7 @@ class Reader:
             )
             own, other_own = (of.diagonal()[told].mean() for of in (mean, others))
             lost = np.nanmean(needs(model, self.data, self.sentences, some), 0)
-            title = f"{name}, needed words, mean of {len(some):,} rows"
+            title = f"{name}: words needed, mean of {len(some):,} rows"
             needed.append(need(title, lost, self.names))
             title = (
                 f"{name}: {own:.3f} on own words ({other_own:.3f} with sentences of other rows), "

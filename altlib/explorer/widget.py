@@ -43,7 +43,7 @@ class Explorer(widgets.VBox):
         orders = ["in order", "at random"]
         orders += ["most certain first", "least certain first"] if known else []
         self.shown = widgets.ToggleButtons(
-            options=["one row", "all rows"], description="Show", tooltips=["", "means over rows"]
+            options=["one row", "all rows"], description="Show", tooltips=["", "mean over rows"]
         )
         self.order = widgets.Dropdown(options=orders, description="Rows", **wide)
         self.index = widgets.BoundedIntText(0, 0, len(rows) - 1, description="Number", **wide)
@@ -54,10 +54,8 @@ class Explorer(widgets.VBox):
         self.checkpoint = widgets.Dropdown(
             options=names, value=names[-1], description="Checkpoint", **wide
         )
-        self.other = widgets.Dropdown(
-            options=["nothing", *names], description="Compare with", **wide
-        )
-        self.pieces = widgets.Checkbox(description="pieces of words", indent=False)
+        self.other = widgets.Dropdown(options=["none", *names], description="Compare with", **wide)
+        self.pieces = widgets.Checkbox(description="show tokens", indent=False)
         self.map = Map()
         self.corpora: dict[tuple[str, str], dict[str, Any]] = {}
         controls = [self.shown, self.order, self.index, self.field, self.checkpoint, self.other,
@@ -82,7 +80,7 @@ class Explorer(widgets.VBox):
     def update(self, _: Any = None) -> None:
         """Shows what the controls say."""
         checkpoint, other = self.checkpoint.value, self.other.value
-        compared = None if other in ("nothing", checkpoint) else other
+        compared = None if other in ("none", checkpoint) else other
         whole = self.shown.value == "all rows"
         for control in (self.order, self.index, self.field, self.pieces):
             control.disabled = whole

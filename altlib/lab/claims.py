@@ -115,7 +115,7 @@ def best(setting: str) -> Test:
         figures = ", ".join(f"{n} {a:.4f}" for n, a in zip(top["setting"], top["AUC"], strict=True))
         own = table.loc[table["setting"] == setting, "AUC"].iloc[0]
         figures = f"{setting} {own:.4f}; the highest are {figures}"
-        without = f"; without {', '.join(missing)}" if len(missing) else ""
+        without = f"; missing: {', '.join(missing)}" if len(missing) else ""
         return word, figures + without, table
 
     return test
@@ -189,13 +189,13 @@ class Claim:
     """A claim in words, the table that it is held against, and how.
 
     Attributes:
-        hangs_on: studies of ALT_ctr against raw whose settings may change the verdict.
+        depends_on: studies of ALT_ctr against raw whose settings may change the verdict.
     """
 
     text: str
     source: str
     test: Test
-    hangs_on: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
 
 
 CLAIMS = (
@@ -209,15 +209,15 @@ CLAIMS = (
           "controls", differences("variant", "ALT_both")),
     Claim("ALT_both beats the raw ID-based model.",
           "main", differences("variant", "ALT_both")),
-    Claim("ALT improves AUC by up to 5.73 %, taken as RelaImpr. over the raw ID-based model.",
+    Claim("ALT improves AUC by up to 5.73 %, measured as RelaImpr. over the raw ID-based model.",
           "main", improvement(0.0573)),
     Claim("ALT_both is the best of all models, baselines included.",
           "all_models", best("ALT_both")),
-    Claim("ALT_ctr gains whatever the ID-based model.",
+    Claim("ALT_ctr improves every ID-based model.",
           "backbones", differences("setting", against=RAW)),
-    Claim("ALT_ctr gains on every data set.",
+    Claim("ALT_ctr improves on every data set.",
           "data_sets", differences("setting", against=RAW)),
-    Claim("ALT_ctr gains with PLMs of every size.",
+    Claim("ALT_ctr improves with PLMs of every size.",
           "plm_sizes", differences("setting", against=RAW)),
     Claim("Each loss contributes: leaving one out costs AUC.", "losses",
           differences("setting", "without MLM", "without MTM", "without ICL", sign=-1,
@@ -247,12 +247,12 @@ def table(tables: Mapping[str, pd.DataFrame], data: str = "") -> pd.DataFrame:
         word, figures, basis = NOT_TESTED, "–", "–"
         if found is not None:
             word, figures, basis = found[0], found[1], stands_on(claim.source, found[2], data)
-            figures += "".join(hanging(name, tables) for name in claim.hangs_on)
-        lines.append({"claim": claim.text, "verdict": word, "figures": figures, "stands on": basis})
+            figures += "".join(depending(name, tables) for name in claim.depends_on)
+        lines.append({"claim": claim.text, "verdict": word, "figures": figures, "based on": basis})
     return pd.DataFrame(lines)
 
 
-def hanging(study: str, tables: Mapping[str, pd.DataFrame]) -> str:
+def depending(study: str, tables: Mapping[str, pd.DataFrame]) -> str:
     """What the settings of a study say of ALT_ctr against raw, where they do not agree."""
     lines = tables.get(study, pd.DataFrame({"against": []}))
     lines = lines[lines["against"] == RAW]
@@ -260,7 +260,7 @@ def hanging(study: str, tables: Mapping[str, pd.DataFrame]) -> str:
     if len(set(words.values())) < 2:
         return ""
     each = ", ".join(f"{setting}: {word}" for setting, word in words.items())
-    return f"; hangs on {study.replace('_', ' ')} ({each})"
+    return f"; depends on {study.replace('_', ' ')} ({each})"
 
 
 def sentence(line: pd.Series) -> str:
@@ -268,13 +268,13 @@ def sentence(line: pd.Series) -> str:
     words = {
         SUPPORTED: "is supported",
         CONTRADICTED: "is contradicted",
-        NONE: "makes no difference",
+        NONE: "shows no difference",
         UNDECIDED: "is undecided",
     }
     if line["verdict"] == NOT_TESTED:
         return f"“{line['claim'].rstrip('.')}” was not tested."
     return (
-        f"“{line['claim'].rstrip('.')}” {words[line['verdict']]} ({line['stands on']}): "
+        f"“{line['claim'].rstrip('.')}” {words[line['verdict']]} (based on {line['based on']}): "
         f"{line['figures']}."
     )
 
@@ -296,4 +296,6 @@ def quotes(tables: Mapping[str, pd.DataFrame], data: str = "") -> Markdown:
     found = table(tables, data)
     tested = found[found["verdict"] != NOT_TESTED]
     said = [show.literal(sentence(line)) for _, line in tested.iterrows()]
-    return Markdown("\n\n".join(f"> {words}" for words in said) or "These tables test no claim.")
+    return Markdown(
+        "\n\n".join(f"> {words}" for words in said) or "No claim is tested by these tables."
+    )

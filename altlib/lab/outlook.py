@@ -33,7 +33,7 @@ def known() -> list[Line]:
                     if words["variant"] in VARIANTS:
                         lines.append(words | numbers)
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-            told = f"{path} is damaged ({error}) and left out; notebook 14_report makes it anew."
+            told = f"{path} is damaged ({error}) and was ignored; notebook 14_report rewrites it."
             warn(told, stacklevel=2)
     return lines
 
@@ -107,6 +107,6 @@ def outlook(plan: jobs.Plan) -> str:
         minutes = sum(time for time in times if time == time)
         total, unknown = total + minutes, unknown + sum(time != time for time in times)
         text.append(f"| {notebook} | {len(runs)} | {len(starts)} | {len(todo)} | {minutes:.0f} |")
-    text.append(f"\nAbout {total:,.0f} minutes of training in all, one run after the other")
+    text.append(f"\nAbout {total:,.0f} minutes of training in total, one run after another")
     text[-1] += f", and {unknown} runs without a comparable past run." if unknown else "."
     return "\n".join(text)

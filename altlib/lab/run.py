@@ -149,7 +149,7 @@ def main() -> None:
     except (ValueError, OSError, SafetensorError) as error:
         sys.exit(f"altlib: {error}")
     except KeyboardInterrupt:
-        note = "altlib: interrupted; the same command goes on from the last checkpoint."
+        note = "altlib: interrupted; run the same command to resume from the last checkpoint."
         print(note, file=sys.stderr)
         sys.exit(130)
 

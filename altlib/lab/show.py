@@ -21,7 +21,7 @@ WORDS = (
     *("variant", "model", "setting", "control", "against", "best", "seeds improved", "metric"),
     *("field", "side", "determined by", "example", "split", "checkpoint", "sentences"),
     *("masked field", "needs most"),
-    *("engine", "machine", "made on", "claim", "verdict", "figures", "stands on", "source", "note"),
+    *("engine", "machine", "made on", "claim", "verdict", "figures", "based on", "source", "note"),
 )
 """Columns of words, whatever they look like."""
 
@@ -89,7 +89,7 @@ def read(profile: Profile, notebook: str, name: str) -> pd.DataFrame:
         words = dict.fromkeys(WORDS, "str")
         frame = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""])
     except ValueError as error:
-        told = f"{path} is damaged ({error}) and left out; run the notebook {notebook} again."
+        told = f"{path} is damaged ({error}) and was ignored; run the notebook {notebook} again."
         warn(told, stacklevel=2)
         return pd.DataFrame()
     return frame.fillna({name: "" for name in WORDS if name in frame})

@@ -47,7 +47,7 @@ def basis(profile: str, found: pd.DataFrame) -> str:
     days = sorted({made["date"] for made in provenances})
     return (
         f"Data: {'; '.join(data)}. Profile: {profile}. Machine: {'; '.join(machines)}. "
-        f"{'; '.join(versions)}. Made on {' to '.join(sorted({days[0], days[-1]}))}."
+        f"{'; '.join(versions)}. Run on {' to '.join(sorted({days[0], days[-1]}))}."
     )
 
 
@@ -74,16 +74,17 @@ def front(
     said = [f"{(tested['verdict'] == word).sum()} {word}" for word in SIGNS]
     board = tested[["claim", "verdict", "figures"]].replace({"verdict": SIGNS})
     untested = verdicts.loc[verdicts["verdict"] == claims.NOT_TESTED, "claim"]
-    parts = [f"# {title}", asked, "## What stands"]
+    parts = [f"# {title}", asked, "## Verdicts"]
     parts += [f"Of {len(tested)} claims of the paper that were tested here: {', '.join(said)}."]
-    parts += ["![Difference in AUC of each variant from raw](figures/differences.svg)"]
+    alt = "Difference in AUC of each variant from raw, with 95 % intervals"
+    parts += [f"![{alt}](figures/differences.svg)"]
     parts += [show.markdown(board)]
     if len(untested):
         parts += ["Not tested here: " + " ".join(untested)]
     parts += ["## The main table", show.markdown(main[[*MAIN]]), *findings]
-    parts += ["## What it stands on", show.literal(stands_on)]
+    parts += ["## Data, machine and versions", show.literal(stands_on)]
     if missing:
-        parts += [f"Not there ({len(missing)}): {show.literal('; '.join(missing))}."]
+        parts += [f"Missing runs ({len(missing)}): {show.literal('; '.join(missing))}."]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -26,7 +26,7 @@ def run(profile: str, notebook: str) -> tuple[dict[str, pd.DataFrame], dict[str,
         found[name] = results.read({name: settings})[0]
         tested[name] = tables.study_table(found[name], studies[name])
         show.write(tested[name], report, name)
-        alt = f"Test AUC by setting of the study {name}, over its seeds."
+        alt = f"Mean test AUC by setting of the study {name}."
         picture = figures.save(figures.study(tested[name]), report, name, alt)
         title = f"### {name.replace('_', ' ')}"
         display(Markdown(title), picture, show.table(tested[name], *COLUMNS))

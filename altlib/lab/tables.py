@@ -294,7 +294,7 @@ def told(difference: float, line: pd.Series, other: str) -> str:
         claims.SUPPORTED: "is better than",
         claims.CONTRADICTED: "is worse than",
         claims.NONE: "is as good as",
-        claims.UNDECIDED: "cannot be told from",
+        claims.UNDECIDED: "cannot be distinguished from",
     }[claims.word_for(line)]
     interval = f"95 % interval {line['low']:+.4f} to {line['high']:+.4f}"
     return f"{words} {other} here ({difference:+.4f} AUC, {interval}"
@@ -306,7 +306,7 @@ def budgets(profile: Profile) -> str:
     for kind, name in {"ctr": "ID-based models", "lang": "PLMs", "both": "both together"}.items():
         of = getattr(profile.finetuning, kind)
         epochs = f"{of.epochs} epoch{'s' if of.epochs > 1 else ''}"
-        parts.append(f"{name} at most {epochs} of batches of {of.batch}")
+        parts.append(f"{name} at most {epochs} with batch size {of.batch}")
     return f"Each kind of model has its own budget: {', '.join(parts)}, stopped early by AUC."
 
 
@@ -315,8 +315,9 @@ def warnings(found: pd.DataFrame) -> list[str]:
     doubts = list(dict.fromkeys(w for run in found["result"] for w in run["data"]["warnings"]))
     if (found["selected_on"] == "test").any():
         doubts.append(
-            "Early stopping watched the test split, as the published code does: that flatters."
+            "Early stopping watched the test split, as in the published code, which inflates the "
+            "results."
         )
     if len({*found["machine"], *found["pretraining_machine"]} - {""}) > 1:
-        doubts.append("Seconds do not compare: these runs were made on several machines.")
+        doubts.append("Times are not comparable: the runs used several machines.")
     return doubts

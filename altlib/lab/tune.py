@@ -298,17 +298,15 @@ def write(profile: str) -> str:
         if values is None:
             raise ValueError(f"Every trial of '{name}' failed or was stopped; none can be chosen.")
     head = (
-        f"# Written by ./run_all.sh {path.stem} --tune: the best trial of each row by the AUC of\n"
-        f"# the validation split; reports/{path.stem}/tables/trials.csv has all.\n"
+        f"# Written by ./run_all.sh {path.stem} --tune: the best trial of each row by AUC on the\n"
+        f"# validation split; reports/{path.stem}/tables/trials.csv lists all trials.\n"
     )
     choice = chosen([(search, choices[search.name] or {}) for search in there])
     text = yaml.safe_dump(choice, sort_keys=False, width=100, default_flow_style=None)
     store.write_text(chosen_file(path), head + text)
     said = [f"{name}: {values}" for name, values in choices.items()]
     said += [f"{name}: not tuned ({why})" for name, why in absent.items()]
-    return "\n".join(
-        [*said, f"What was chosen stands in {chosen_file(path)}, all trials in {table}."]
-    )
+    return "\n".join([*said, f"Chosen settings: {chosen_file(path)}. All trials: {table}."])
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""The training loop, and what it stands on: batches, checkpoints, processes, recovery."""
+"""The training loop, and its parts: batches, checkpoints, processes, recovery."""

@@ -219,7 +219,7 @@ def test_a_view_is_plain_and_compares_on_the_same_words(reader: Reader, rows: np
     view = reader.row(int(rows[0]), 1, "before pretraining", "after pretraining")
     first, second, less, *needed = view["panels"]
     assert [panel["title"] for panel in needed] == [
-        "before pretraining, needed words", "after pretraining, needed words",
+        "before pretraining: words needed", "after pretraining: words needed",
     ]  # fmt: skip
     assert less["kind"] == "difference" and first["columns"] == second["columns"]
     expected = np.array(first["values"]) - np.array(second["values"])

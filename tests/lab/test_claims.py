@@ -43,7 +43,7 @@ def test_without_tables_nothing_is_tested() -> None:
 def test_a_verdict_follows_from_every_interval(
     intervals: dict[str, tuple[float, float]], expected: str
 ) -> None:
-    word, figures = verdict("ALT_ctr gains whatever", backbones=study(**intervals))
+    word, figures = verdict("ALT_ctr improves every", backbones=study(**intervals))
     assert word == expected and word in claims.VERDICTS
     assert all(name in figures for name in intervals)
 
@@ -54,14 +54,14 @@ def test_a_verdict_that_hangs_on_the_regularisation_says_so() -> None:
     settings = study(none=(0.01, 0.02), tuned=(-0.0005, 0.0004))
     word, figures = verdict(text, controls=controls, regularisation=settings)
     assert word == "supported"
-    assert "hangs on regularisation (none: supported, tuned: no difference)" in figures
+    assert "depends on regularisation (none: supported, tuned: no difference)" in figures
     alike = settings.assign(low=0.01, high=0.02)
     assert "hangs" not in verdict(text, controls=controls, length=alike)[1]
 
 
 def test_one_seed_or_one_of_many_comparisons_decides_nothing() -> None:
     table = study(DCNv2=(0.01, 0.02), DeepFM=(0.01, 0.02)).assign(seeds=3)
-    text = "ALT_ctr gains whatever"
+    text = "ALT_ctr improves every"
     assert verdict(text, backbones=table)[0] == "supported"
     word, figures = verdict(text, backbones=table.assign(seeds=[3, 1]))
     assert word == "undecided" and "DeepFM +0.0150 [+0.0100, +0.0200], one seed" in figures
@@ -76,19 +76,21 @@ def test_a_verdict_is_a_sentence_to_quote() -> None:
     found = claims.table({"backbones": table}, "MovieLens-1M, split by time")
     sentences = [claims.sentence(line) for _, line in found.iterrows()]
     assert (
-        "“ALT_ctr gains whatever the ID-based model” is supported (MovieLens-1M, split by time, "
-        "table backbones, 5,000 train rows, 2 seeds): DCNv2 +0.0150 [+0.0100, +0.0200]."
+        "“ALT_ctr improves every ID-based model” is supported (based on MovieLens-1M, split by "
+        "time, table backbones, 5,000 train rows, 2 seeds): DCNv2 +0.0150 [+0.0100, +0.0200]."
     ) in sentences
     assert sum("was not tested" in sentence for sentence in sentences) == len(sentences) - 1
 
 
 def test_a_claim_is_not_tested_where_a_line_is_missing_or_has_another_base() -> None:
     table = study(DCNv2=(0.1, 0.2), DeepFM=(0.1, 0.2))
-    assert verdict("ALT_ctr gains with", plm_sizes=table.assign(against="DCNv2"))[0] == "not tested"
+    assert (
+        verdict("ALT_ctr improves with", plm_sizes=table.assign(against="DCNv2"))[0] == "not tested"
+    )
     both = pd.concat([table, study("PLM (unaligned)", DCNv2=(-0.2, -0.1))])  # of another variant
     assert verdict("ALT_ctr gains on every", data_sets=both)[0] == "supported"
     table.loc[1, ["AUC", "difference", "low", "high"]] = float("nan")
-    assert verdict("ALT_ctr gains whatever", backbones=table)[0] == "not tested"
+    assert verdict("ALT_ctr improves every", backbones=table)[0] == "not tested"
 
 
 def test_a_table_that_was_written_and_read_gives_the_same_verdict() -> None:
@@ -99,7 +101,7 @@ def test_a_table_that_was_written_and_read_gives_the_same_verdict() -> None:
     stamps.stamp("08_backbones", config)
     found = show.read(config, "08_backbones", "backbones")
     assert found.equals(table)
-    text = "ALT_ctr gains whatever"
+    text = "ALT_ctr improves every"
     assert verdict(text, backbones=found) == verdict(text, backbones=table)
     assert verdict(text, backbones=found)[0] == "supported"
 
@@ -125,7 +127,7 @@ def test_the_best_model_is_alone_the_best() -> None:
     assert verdict("ALT_both is the best", all_models=models)[0] == "not tested"
     models["best"] = "●"
     word, figures = verdict("ALT_both is the best", all_models=models)
-    assert word == "undecided" and "without P5" in figures
+    assert word == "undecided" and "missing: P5" in figures
     models["best"] = ["●", "", ""]
     assert verdict("ALT_both is the best", all_models=models)[0] == "contradicted"
 
@@ -166,8 +168,8 @@ def test_a_verdict_names_the_rows_and_seeds_that_it_stands_on() -> None:
         [table.assign(seeds=[3, 2], **{"train rows": 5000}), pd.DataFrame([alone | {"AUC": 0.6}])]
     )
     lines = claims.table({"backbones": table}).set_index("verdict")
-    assert lines.loc["supported", "stands on"] == "table backbones, 5,000 train rows, 2 to 3 seeds"
-    assert set(lines.loc["not tested", "stands on"]) == {"–"}
+    assert lines.loc["supported", "based on"] == "table backbones, 5,000 train rows, 2 to 3 seeds"
+    assert set(lines.loc["not tested", "based on"]) == {"–"}
 
 
 def test_a_field_draws_on_what_hiding_costs() -> None:

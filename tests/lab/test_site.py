@@ -14,7 +14,7 @@ VERDICTS = pd.DataFrame(
         "claim": ["ALT gains.", "ALT costs nothing.", "ALT sings."],
         "verdict": ["no difference", "supported", "not tested"],
         "figures": ["+0.0002 [-0.0005, +0.0009]", "1.010", "–"],
-        "stands on": ["table main", "table same cost", "–"],
+        "based on": ["table main", "table same cost", "–"],
     }
 )
 MAIN = pd.DataFrame(
@@ -28,17 +28,17 @@ def front(missing: tuple[str, ...] = ()) -> str:
 
 def test_the_front_page_begins_with_what_stands() -> None:
     text = front()
-    assert text.startswith("# ALT on *x*\n\nAsked.\n\n## What stands\n\nOf 2 claims")
+    assert text.startswith("# ALT on *x*\n\nAsked.\n\n## Verdicts\n\nOf 2 claims")
     assert "1 supported, 0 contradicted, 1 no difference, 0 undecided" in text
     assert "● supported" in text and "○ no difference" in text
     assert "Not tested here: ALT sings." in text
-    assert r"A \| B" in text and "A finding." in text and "Not there" not in text
+    assert r"A \| B" in text and "A finding." in text and "Missing runs" not in text
     assert set(site.SIGNS) | {"not tested"} == set(claims.VERDICTS)
 
 
 def test_what_is_missing_is_a_footnote() -> None:
     text = front(("P5, seed 0 (no weights)",))
-    assert text.rstrip().endswith("Not there (1): P5, seed 0 (no weights).")
+    assert text.rstrip().endswith("Missing runs (1): P5, seed 0 (no weights).")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ $$x_f \mapsto y$$"""
 def test_notebooks_become_pages(report: Path) -> None:
     index = site.build(report, "ALT, x")
     text = index.read_text(encoding="utf-8")
-    assert "What stands" in text and 'href="notebooks/01_first.html"' in text
+    assert "Verdicts" in text and 'href="notebooks/01_first.html"' in text
     page = (report / "notebooks" / "01_first.html").read_text(encoding="utf-8")
     assert page.count("<math") == 2 and "softmax" in page and "\\sqrt" not in page
     assert "one" in page and "a bar" not in page and "secret" not in page

@@ -118,11 +118,13 @@ def test_a_difference_counts_only_if_its_interval_excludes_nothing(
     said = tables.verdict(tables.main_table(found), controls)
     assert said[0].startswith("ALT_ctr is better than the raw ID-based model here (+")
     assert said[0].endswith("2 seeds).")
-    assert said[2].startswith("ALT_lang cannot be told from the raw ID-based model here (-")
+    assert said[2].startswith(
+        "ALT_lang cannot be distinguished from the raw ID-based model here (-"
+    )
     more = pd.concat([found, pd.DataFrame([result("alt_lang", 1, 0.1)])], ignore_index=True)
     said_more = tables.verdict(tables.main_table(more), controls)
     assert said_more[2].startswith("ALT_lang is worse than the raw ID-based model here (-")
-    assert said[3].startswith("ALT_lang cannot be told from its control, PLM (unaligned)")
+    assert said[3].startswith("ALT_lang cannot be distinguished from its control, PLM (unaligned)")
     assert len(said) == 4
     assert set(controls["metric"]) == {"AUC", "Logloss"} and len(controls) == 4
 
@@ -246,4 +248,6 @@ def test_settings_with_a_variant_each_are_compared_with_each_other() -> None:
 def test_budgets_are_told_by_kind_of_model() -> None:
     config = load_profile("quick")
     told = tables.budgets(config)
-    assert "ID-based models at most 20 epochs of batches of 1024, PLMs at most 1 epoch of" in told
+    assert (
+        "ID-based models at most 20 epochs with batch size 1024, PLMs at most 1 epoch with" in told
+    )

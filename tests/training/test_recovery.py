@@ -1,4 +1,4 @@
-"""What comes back of masked words and IDs."""
+"""Recovery of masked words and IDs."""
 
 import numpy as np
 import pytest
