@@ -88,7 +88,7 @@ def test_a_claim_is_not_tested_where_a_line_is_missing_or_has_another_base() -> 
         verdict("ALT_ctr improves with", plm_sizes=table.assign(against="DCNv2"))[0] == "not tested"
     )
     both = pd.concat([table, study("PLM (unaligned)", DCNv2=(-0.2, -0.1))])  # of another variant
-    assert verdict("ALT_ctr gains on every", data_sets=both)[0] == "supported"
+    assert verdict("ALT_ctr improves on every", data_sets=both)[0] == "supported"
     table.loc[1, ["AUC", "difference", "low", "high"]] = float("nan")
     assert verdict("ALT_ctr improves every", backbones=table)[0] == "not tested"
 
