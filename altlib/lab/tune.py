@@ -57,7 +57,7 @@ def study_of(search: Search) -> optuna.Study:
             storage=JournalStorage(JournalFileBackend(str(file))),
             study_name=f"{search.name} [{searched}]",
             direction="maximize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=RANDOM, n_warmup_steps=2),
+            pruner=optuna.pruners.MedianPruner(RANDOM, n_warmup_steps=patient(search)),
             load_if_exists=True,
         )
         if not study.trials:
@@ -68,6 +68,13 @@ def study_of(search: Search) -> optuna.Study:
             f"{file} is damaged ({error}). Remove it and tune again: trials that are done are "
             "found, not trained."
         ) from None
+
+
+def patient(search: Search) -> int:
+    """Epochs before a trial may be stopped: half of its budget, since strong regularisation is slow
+    at first. On MovieLens-100K, DCN with L2 of 3.7e-4 lay behind the median of its row for six
+    epochs, and had the best AUC of all after nine."""
+    return search.run(search.first).training.epochs // 2
 
 
 def reported(search: Search, searched: str) -> list[FrozenTrial]:
