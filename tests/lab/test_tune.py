@@ -113,30 +113,20 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(
     assert [state for state, *_ in values(search)] == ["FAIL"] + ["COMPLETE"] * 3
 
 
-def test_a_trial_that_lags_behind_is_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("last", "state", "epochs"), [([0.6] * 6, "pruned", 3), ([0.6] * 2 + [0.9] * 4, "complete", 6)]
+)
+def test_a_trial_that_lags_behind_is_stopped_after_half_of_its_epochs(
+    last: list[float], state: str, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    aucs = iter([0.8] * 5 + [0.6])
-    state: dict[str, float] = {}
-
-    def scores(*_: Any) -> dict[str, float]:
-        return {"auc": state["auc"], "logloss": 0.5}
-
-    train = steps.train
-
-    def begun(*words: Any) -> Any:
-        state["auc"] = next(aucs)
-        return train(*words)
-
-    monkeypatch.setattr(steps, "train", begun)
-    monkeypatch.setattr(steps, "scores", scores)
-    long = {"finetuning": {"ctr": {"epochs": 6, "patience": 5}}}
-    search = row(tmp_path, trials=6, **long)
+    aucs = iter([0.8] * 6 * 5 + last)
+    monkeypatch.setattr(steps, "scores", lambda *_: {"auc": next(aucs), "logloss": 0.5})
+    search = row(tmp_path, trials=6, finetuning={"ctr": {"epochs": 6, "patience": 5}})
     tune.tune(search)
     found = tune.trials([search])
-    assert list(found["state"]) == ["complete"] * 5 + ["pruned"]
-    assert found["epochs"].iloc[-1] < 6 == found["epochs"].iloc[0]
-    assert list(found["chosen"]) != [""] * 6 and found["chosen"].iloc[-1] == ""
+    assert list(found["state"]) == ["complete"] * 5 + [state]
+    assert list(found["epochs"]) == [6] * 5 + [epochs]
+    assert found["chosen"].iloc[-1] == ("●" if state == "complete" else "")
 
 
 def test_missing_weights_end_a_row_and_are_tried_again(
