@@ -306,7 +306,7 @@ REPORT_NAMES = (
     *("pretraining", "temperature", "recovery"),
     *("finetune_ctr", "gap", "finetune_lang", "words_hidden", "finetune_both", "mixing"),
     *("main", "controls", "cold", "auc", "logloss", "differences", "claims", "reported", "trials"),
-    *("gradients", "ratio_square", "masked_fields"),
+    *("gradients", "gradients_of_a_field", "parameters", "ratio_square", "masked_fields"),
     *("alignment", "own_words", "field_attention", "needed_words", "field_needs"),
     *("alignment_trade", "serving", "serving_costs", "serving_basis", "serving_load", "same_cost"),
 )

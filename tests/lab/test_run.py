@@ -123,7 +123,7 @@ def test_ctrl_c_ends_the_command_with_a_sentence(
     with pytest.raises(SystemExit) as ended:
         called(monkeypatch, TINY)
     assert ended.value.code == 130
-    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
+    assert "run the same command to resume from the last checkpoint" in capsys.readouterr().err
 
 
 def test_a_run_of_a_study_is_started_by_hand(
