@@ -126,7 +126,7 @@ def test_auc(folder: Path, model: str) -> float:
     return metrics.auc(data.labels[test], np.concatenate(found))
 
 
-def costs(exports: Mapping[str, Path], rounds: int = 5) -> pd.DataFrame:
+def costs(exports: Mapping[str, Path], rounds: int = 3) -> pd.DataFrame:
     """For each model file its size, its test AUC, and a new process: the seconds from its first
     import to its first answer, and its highest memory up to there.
 
@@ -198,7 +198,7 @@ def load(
     rates: tuple[int, ...] = (50, 100, 150, 200, 300, 400),
     limit: float = 10.0,
     requests: int = 300,
-    rounds: int = 5,
+    rounds: int = 3,
 ) -> pd.DataFrame:
     """What requests wait at fixed rates, and the highest of these rates that holds.
 
