@@ -114,7 +114,7 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(
 
 
 @pytest.mark.parametrize(
-    ("last", "state", "epochs"), [([0.6] * 6, "pruned", 3), ([0.6] * 2 + [0.9] * 4, "complete", 6)]
+    ("last", "state", "epochs"), [([0.6] * 6, "pruned", 4), ([0.6] * 2 + [0.9] * 4, "complete", 6)]
 )
 def test_a_trial_that_lags_behind_is_stopped_after_half_of_its_epochs(
     last: list[float], state: str, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
