@@ -246,7 +246,7 @@ def table(tables: Mapping[str, pd.DataFrame], data: str = "") -> pd.DataFrame:
         found = claim.test(source) if len(source) else None
         word, figures, basis = NOT_TESTED, "–", "–"
         if found is not None:
-            word, figures, basis = found[0], found[1], stands_on(claim.source, found[2], data)
+            word, figures, basis = found[0], found[1], based_on(claim.source, found[2], data)
             figures += "".join(depending(name, tables) for name in claim.depends_on)
         lines.append({"claim": claim.text, "verdict": word, "figures": figures, "based on": basis})
     return pd.DataFrame(lines)
@@ -279,7 +279,7 @@ def sentence(line: pd.Series) -> str:
     )
 
 
-def stands_on(name: str, lines: pd.DataFrame, data: str) -> str:
+def based_on(name: str, lines: pd.DataFrame, data: str) -> str:
     """The data, a table's name, and the rows, seeds and rows of pretraining of lines of it."""
     words = [data] if data else []
     words.append(f"table {name.replace('_', ' ')}")

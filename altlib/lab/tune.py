@@ -51,17 +51,16 @@ def study_of(search: Search) -> optuna.Study:
     """
     file = store.home() / "artifacts" / "tuning" / f"{find(search.profile).stem}.log"
     file.parent.mkdir(parents=True, exist_ok=True)
-    searched = key(search.key(), leading(search))
     try:
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(file))),
-            study_name=f"{search.name} [{searched}]",
+            study_name=f"{search.name} [{searched(search)}]",
             direction="maximize",
-            pruner=optuna.pruners.MedianPruner(RANDOM, n_warmup_steps=patient(search)),
+            pruner=optuna.pruners.MedianPruner(RANDOM, n_warmup_steps=first_stop(search)),
             load_if_exists=True,
         )
         if not study.trials:
-            study.add_trials(reported(search, searched))
+            study.add_trials(of_report(search))
         return study
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
@@ -70,24 +69,30 @@ def study_of(search: Search) -> optuna.Study:
         ) from None
 
 
-def patient(search: Search) -> int:
+def searched(search: Search) -> str:
+    """A key of what the trials of a row try, and of the pretraining that they start from."""
+    return key(search.key(), leading(search))
+
+
+def first_stop(search: Search) -> int:
     """The first epoch after which a trial may be stopped: when half of its budget is over, since
     strong regularisation is slow at first. On MovieLens-100K, DCN with L2 of 3.7e-4 lay behind the
-    median of its row for six epochs, and had the best AUC of all after nine."""
+    median of its row for five epochs, and had the best AUC of all after nine."""
     return max(2, search.run(search.first).training.epochs // 2 + 1)
 
 
-def reported(search: Search, searched: str) -> list[FrozenTrial]:
+def of_report(search: Search) -> list[FrozenTrial]:
     """The trials of a row that the profile's report has, without those that failed."""
     file = table_of(search.profile)
     if not file.exists():
         return []
+    same = searched(search)
     try:
         lines = pd.read_csv(file, dtype=str, keep_default_na=False).to_dict("records")
         return [
             trial_of(search, line)
             for line in lines
-            if line["search"] == searched and TrialState[line["state"].upper()] in ENDED
+            if line["search"] == same and TrialState[line["state"].upper()] in ENDED
         ]
     except (KeyError, ValueError) as error:  # a parser's error is a ValueError
         warnings.warn(f"{file} is damaged ({error}) and not read.", stacklevel=2)
@@ -133,12 +138,12 @@ def leading(search: Search) -> dict[str, Any] | None:
     if search.leader is None:
         return None
     found = best(search.leader)
-    if found is None or not whole(search.leader):
+    if found is None or not finished(search.leader):
         raise ValueError(f"'{search.name}' starts from ALT_ctr, whose trials have not all ended.")
     return found
 
 
-def whole(search: Search | None) -> bool:
+def finished(search: Search | None) -> bool:
     """Whether all trials of a row have ended; True for None."""
     return search is None or len(ended(study_of(search))) >= search.trials
 
@@ -254,23 +259,23 @@ def trials(found: list[Search]) -> pd.DataFrame:
     """Every trial of the rows: how it ended, its AUC (the best so far, if stopped), its values."""
     lines = []
     for search in found:
-        study, top = study_of(search), best(search)
-        for trial in ended(study):
+        same, top = searched(search), best(search)
+        for trial in ended(study_of(search)):
             values = rounded(trial.params)
             aucs = [round(auc, 6) for _, auc in sorted(trial.intermediate_values.items())]
+            complete = trial.state == TrialState.COMPLETE  # of others Optuna keeps the last AUC
+            auc = round(trial.value or 0, 6) if complete else max(aucs, default=None)
             lines.append(
                 {
                     "row": search.name,
-                    "search": study.study_name.rsplit("[")[-1].rstrip("]"),
+                    "search": same,
                     "trial": trial.number,
                     "state": trial.state.name.lower(),
-                    "validation AUC": round(trial.value, 6)
-                    if trial.value
-                    else max(aucs, default=None),
+                    "validation AUC": auc,
                     "Logloss": trial.user_attrs.get("logloss"),
                     "epochs": trial.user_attrs.get("epochs"),
                     "seconds": trial.user_attrs.get("seconds"),
-                    "chosen": "●" if values == top and trial.value is not None else "",
+                    "chosen": "●" if values == top and complete else "",
                     **values,
                     "after each epoch": " ".join(map(str, aucs)),
                     "key": trial.user_attrs.get("key", ""),
@@ -287,14 +292,14 @@ def write(profile: str) -> str:
         ValueError: the trials of a row have not all ended; only the trials are written.
     """
     found, path = searches(profile), find(profile)
-    begun = [search for search in found if whole(search.leader)]
+    begun = [search for search in found if finished(search.leader)]
     store.write_text(table := table_of(profile), trials(begun).to_csv(index=False))
     absent = {}
     for search in found:
         study = study_of(search)
         if (why := study.user_attrs.get("absent")) and not ended(study):
             absent[search.name] = why
-        elif not whole(search):
+        elif not finished(search):
             raise ValueError(
                 f"{len(ended(study))} of {search.trials} trials of '{search.name}' have ended: run "
                 f"./run_all.sh {path.stem} --tune again."

@@ -129,8 +129,11 @@ class Predictor:
 
     def ids(self, values: Sequence[Sequence[str]]) -> np.ndarray:
         """Feature ids [B, F] of words; one that training did not know gets the unknown id."""
-        features, unknown = self._features, self._unknown
-        found = [[features[f].get(v, unknown[f]) for f, v in enumerate(row)] for row in values]
+        fields = (self._features, self._unknown)
+        found = [
+            [known.get(word, unknown) for word, known, unknown in zip(row, *fields, strict=True)]
+            for row in values
+        ]
         return np.array(found, dtype=np.int64)
 
     def score(

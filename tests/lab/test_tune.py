@@ -114,7 +114,8 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(
 
 
 @pytest.mark.parametrize(
-    ("last", "state", "epochs"), [([0.6] * 6, "pruned", 4), ([0.6] * 2 + [0.9] * 4, "complete", 6)]
+    ("last", "state", "epochs"),
+    [([0.7, 0.6, 0.6, 0.6, 0.6, 0.6], "pruned", 4), ([0.6] * 2 + [0.9] * 4, "complete", 6)],
 )
 def test_a_trial_that_lags_behind_is_stopped_after_half_of_its_epochs(
     last: list[float], state: str, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,6 +128,7 @@ def test_a_trial_that_lags_behind_is_stopped_after_half_of_its_epochs(
     assert list(found["state"]) == ["complete"] * 5 + [state]
     assert list(found["epochs"]) == [6] * 5 + [epochs]
     assert found["chosen"].iloc[-1] == ("●" if state == "complete" else "")
+    assert found["validation AUC"].iloc[-1] == max(last), "the best so far"
 
 
 def test_missing_weights_end_a_row_and_are_tried_again(
