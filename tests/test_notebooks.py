@@ -98,7 +98,7 @@ def test_tables_of_single_notebooks_hold_what_they_say(
         for column, kind in (("MTM accuracy", "mtm"), ("most frequent", "most frequent")):
             share = found[kind].get(field.name, [0, np.nan])[1]
             assert line[column] == pytest.approx(share, nan_ok=True)
-        assert line["masked words"] == found["mlm"].get(field.name, [0])[0]
+        assert line["masked tokens"] == found["mlm"].get(field.name, [0])[0]
     trade = table("alignment_trade").set_index("setting")
     assert list(trade.index) == ["nothing", "determining"]
     needs = table("needed_words").set_index("masked field")
