@@ -7,7 +7,7 @@ of epochs, a check of ours. A difference in AUC is judged by its 95 % interval:
     contradicted    it lies on the other side
     no difference   it lies within ±0.001: what there may be is too small to matter
     undecided       it tells none of these apart: too few rows or seeds; so is what a single seed
-                    shows, or is no finding once p is corrected for the table's comparisons
+                    shows, or is no finding once p is corrected for the comparisons of its table
 
 A claim about several differences is supported if all of them are, contradicted if one is, and
 without difference if all are; whatever else they are, it is undecided.
@@ -27,6 +27,7 @@ MARGIN = 0.001
 VERDICTS = ("supported", "contradicted", "no difference", "undecided", "not tested")
 SUPPORTED, CONTRADICTED, NONE, UNDECIDED, NOT_TESTED = VERDICTS
 RAW = VARIANTS["raw"].label
+ALIGNED = [of.label for of in VARIANTS.values() if of.control]
 Finding = tuple[str, str, pd.DataFrame] | None
 """A verdict, the figures that say so, and the lines of the table that they are from; None if the
 table does not test the claim."""
@@ -43,13 +44,18 @@ def word_for(line: pd.Series, sign: int = 1) -> str:
         sign: 1 if the difference should lie above 0, -1 if below.
     """
     low, high = line["low"], line["high"]
-    if line.get("seeds", 2) == 1:
+    if pairs(line) < 2:
         return UNDECIDED
     if max(abs(low), abs(high)) <= MARGIN:
         return NONE
     if not (low > 0 or high < 0) or line.get("p (BH)", 0.0) >= 0.05:
         return UNDECIDED
     return SUPPORTED if (low > 0) == (sign > 0) else CONTRADICTED
+
+
+def pairs(line: pd.Series) -> int:
+    """How many seeds, of runs on both sides, the difference of a line stands on."""
+    return int(line["seeds improved"].rpartition(" ")[2])
 
 
 def together(words: Iterable[str]) -> str:
@@ -88,7 +94,7 @@ def differences(column: str, *values: str, sign: int = 1, against: str = "") -> 
         words = [word_for(line, sign) for _, line in lines.iterrows()]
         figures = [
             f"{line[column]} {line[name]:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}]"
-            + (", one seed" if line.get("seeds") == 1 else "")
+            + (", one seed" if pairs(line) == 1 else "")
             + (f" {word}" if len(words) > 1 else "")
             for word, (_, line) in zip(words, lines.iterrows(), strict=True)
         ]
@@ -111,12 +117,15 @@ def best(setting: str) -> Test:
             if len(missing):
                 return None  # one that is missing may be better
             word = SUPPORTED
+        single = table["seeds"].min() == 1
+        word = UNDECIDED if single else word
         top = table.sort_values("AUC", ascending=False).head(3)
         figures = ", ".join(f"{n} {a:.4f}" for n, a in zip(top["setting"], top["AUC"], strict=True))
         own = table.loc[table["setting"] == setting, "AUC"].iloc[0]
         figures = f"{setting} {own:.4f}; the highest are {figures}"
-        without = f"; missing: {', '.join(missing)}" if len(missing) else ""
-        return word, figures + without, table
+        figures += ", one seed" if single else ""
+        figures += f"; missing: {', '.join(missing)}" if len(missing) else ""
+        return word, figures, table
 
     return test
 
@@ -128,35 +137,45 @@ def improvement(least: float) -> Test:
         lines = table[table["variant"].str.startswith("ALT") & table["RelaImpr."].notna()]
         if not len(lines):
             return None
-        raw = lines["AUC − raw"] / lines["RelaImpr."]  # AUC of raw less 0.5
+        raw = table.loc[table["variant"] == RAW, "AUC"].iloc[0] - 0.5
         lines = lines.assign(least=lines["low"] / raw, most=lines["high"] / raw)
         lines = lines.sort_values("RelaImpr.")
         top = lines.iloc[-1]
-        word = SUPPORTED if top["least"] >= least else UNDECIDED
-        if (lines["most"] < least).all():
+        several = [pairs(line) > 1 for _, line in lines.iterrows()]
+        word = SUPPORTED if top["least"] >= least and several[-1] else UNDECIDED
+        # A variant that is missing, or has one seed only, may reach it.
+        if (lines["most"] < least).all() and all(several) and len(lines) == len(ALIGNED):
             word = CONTRADICTED
         interval = f"[{top['least']:+.2%}, {top['most']:+.2%}]"
-        figures = f"{top['variant']} {top['RelaImpr.']:+.2%} {interval}, the highest"
+        seeds = "" if several[-1] else ", one seed"
+        figures = f"{top['variant']} {top['RelaImpr.']:+.2%} {interval}, the highest{seeds}"
         return word, figures, lines.iloc[-1:]
 
     return test
 
 
 def degeneration(table: pd.DataFrame) -> Finding:
-    """Whether token-level masks let more words come back without the IDs, at every look."""
+    """Whether token-level masks let more words come back without the IDs than field-level masks of
+    the same ratio, by a percentage point at every look."""
     shares = table.groupby(["rows", "setting"], sort=False)["with other IDs"].mean()
     looks = shares.unstack("rows")
-    kinds = [looks[looks.index.str.startswith(kind)] for kind in ("token", "field")]
-    if not all(map(len, kinds)):
+    if looks.isna().any(axis=None):
+        return None
+    token, field = (
+        looks[looks.index.str.startswith(kind)].rename(lambda name: str(name).partition(" ")[2])
+        for kind in ("token ", "field ")
+    )
+    if not len(token) or set(token.index) != set(field.index):
         return None
     figures = "; ".join(
         f"after {rows:,} rows, with other IDs: "
-        + ", ".join(f"{setting} {share:.1%}" for setting, share in looks[rows].dropna().items())
+        + ", ".join(f"{setting} {share:.1%}" for setting, share in looks[rows].items())
         for rows in (looks.columns.min(), looks.columns.max())
     )
-    more, fewer = kinds[0].min() > kinds[1].max(), kinds[0].max() < kinds[1].min()
-    word = SUPPORTED if more.all() else CONTRADICTED if fewer.all() else UNDECIDED
-    return word, figures, table
+    gap = token - field.reindex(token.index)
+    more, fewer = (gap > 0.01).all(axis=None), (gap < -0.01).all(axis=None)
+    word = SUPPORTED if more else CONTRADICTED if fewer else UNDECIDED
+    return word, f"{figures}; one pretraining each", table
 
 
 def needed_words(table: pd.DataFrame) -> Finding:
@@ -254,8 +273,8 @@ def table(tables: Mapping[str, pd.DataFrame], data: str = "") -> pd.DataFrame:
 
 def depending(study: str, tables: Mapping[str, pd.DataFrame]) -> str:
     """What the settings of a study say of ALT_ctr against raw, where they do not agree."""
-    lines = tables.get(study, pd.DataFrame({"against": []}))
-    lines = lines[lines["against"] == RAW]
+    lines = tables.get(study, pd.DataFrame({"against": [], "seeds improved": []}))
+    lines = lines[(lines["against"] == RAW) & (lines["seeds improved"] != "")]
     words = {line["setting"]: word_for(line) for _, line in lines.iterrows()}
     if len(set(words.values())) < 2:
         return ""
@@ -281,13 +300,18 @@ def sentence(line: pd.Series) -> str:
 
 def based_on(name: str, lines: pd.DataFrame, data: str) -> str:
     """The data, a table's name, and the rows, seeds and rows of pretraining of lines of it."""
-    words = [data] if data else []
+    words = [data] if data and name != "data_sets" else []
     words.append(f"table {name.replace('_', ' ')}")
+    if "seeds improved" in lines and (lines["seeds improved"] != "").any():
+        lines = lines[lines["seeds improved"] != ""]
+        lines = lines.assign(seeds=[pairs(line) for _, line in lines.iterrows()])
     for column in ("train rows", "seeds", "pretraining rows"):
         if column in lines and len(numbers := lines.loc[lines[column] > 0, column]):
             ends = dict.fromkeys(f"{int(end):,}" for end in (numbers.min(), numbers.max()))
             few = column == "seeds" and list(ends) == ["1"]
             words.append(f"{' to '.join(ends)} {'seed' if few else column}")
+    if "pretrainings" in lines and lines["pretrainings"].max() == 1:
+        words.append("one pretraining each" if len(lines) > 1 else "one pretraining")
     return ", ".join(words)
 
 

@@ -21,8 +21,8 @@ def difference(
 ) -> dict[str, Any]:
     """The columns that compare runs with others of the same seeds and test rows; empty without.
 
-    The bootstrap draws users with all their test rows, since rows of one user are correlated, and
-    pretrainings with the seeds that start from them. Rows of a single user allow none.
+    Intervals cover users, with all their test rows, and pretrainings with the seeds that start from
+    them. Rows of a single user allow none.
     """
     nothing = dict.fromkeys(("difference", "low", "high", "p"), np.nan) | {"seeds improved": ""}
     if base is None:
@@ -36,7 +36,7 @@ def difference(
     ours, theirs = (np.stack(pairs[f"predictions_{side}"].tolist()) for side in "xy")
     seeds = pairs[["pretraining_seed_x", "pretraining_seed_y"]].astype("float").fillna(-1)
     starts = seeds.groupby([*seeds]).ngroup().to_numpy() if (seeds >= 0).any(axis=None) else None
-    tested = metrics.paired_bootstrap(
+    tested = metrics.paired_difference(
         test.labels, ours, theirs, metric, groups=test.users, starts=starts
     )
     gain = pairs[f"{metric}_x"] - pairs[f"{metric}_y"]
@@ -64,6 +64,7 @@ def summary(runs: pd.DataFrame) -> dict[str, Any]:
         found[name] = runs[name.replace(" ", "_")].mean()
     for name in ("train rows", PRETRAINED):
         found[name] = runs[name.replace(" ", "_")].iloc[0]
+    found["pretrainings"] = runs["pretraining_seed"].nunique()
     return found
 
 
@@ -78,13 +79,14 @@ def compared(
     """For each group of runs its summary, its difference from its base, and whether it is best.
 
     A dot marks the group with the highest mean AUC and those that are not distinguishable from it:
-    whose p-value against it, corrected for their number, is at least 0.05.
+    whose p-value against it, corrected for their number, is at least 0.05, or that share no seed
+    with it.
     """
     top = max(groups, key=lambda name: groups[name]["auc"].mean(), default=None)
     p = {n: difference(groups[top], of)["p"] for n, of in groups.items() if top and n != top}
     tested = [name for name in p if not np.isnan(p[name])]
     adjusted = false_discovery_control([p[name] for name in tested])
-    best = {top} | {name for name, value in zip(tested, adjusted, strict=True) if value >= 0.05}
+    best = set(groups) - {n for n, value in zip(tested, adjusted, strict=True) if value < 0.05}
     return {
         name: {
             **summary(runs),
@@ -122,8 +124,8 @@ def main_table(found: pd.DataFrame) -> pd.DataFrame:
     """AUC and Logloss of each variant over its seeds, and a paired test against raw.
 
     "AUC − raw" is the difference of the mean AUC over the seeds that both have, with the interval
-    and p-value of a paired bootstrap over test users and seeds; "p (BH)" is corrected for the
-    comparisons of the table. DeLong's test compares the first seeds and takes rows as independent.
+    and p-value of `metrics.paired_difference`; "p (BH)" is corrected for the comparisons of the
+    table. DeLong's test compares the first seeds and takes rows as independent.
     "best" is as in `compared`.
     """
     groups, lines = by_variant(found), []
@@ -143,14 +145,15 @@ def main_table(found: pd.DataFrame) -> pd.DataFrame:
 MAIN_COLUMNS = [
     *("variant", "model", "seeds", "epochs", "epoch kept", "AUC", "AUC s.d.", "best"),
     *("AUC − raw", "low", "high", "seeds improved", "p", "p (BH)", "p (DeLong, first seeds)"),
-    *("RelaImpr.", "Logloss", "Logloss s.d.", "train rows", "pretraining rows", "seconds"),
+    *("RelaImpr.", "Logloss", "Logloss s.d.", "train rows", PRETRAINED, "pretrainings", "seconds"),
 ]
 
 
 def control_table(found: pd.DataFrame) -> pd.DataFrame:
     """Each ALT variant against its control: the same model and budget from unaligned weights.
 
-    Differences and tests are those of `main_table`, of AUC and of Logloss.
+    Differences and tests are those of `main_table`, of AUC and of Logloss, but that each is a
+    question of its own: p-values are not corrected for the others.
     """
     groups, lines = by_variant(found), []
     for variant, runs in groups.items():
@@ -163,14 +166,15 @@ def control_table(found: pd.DataFrame) -> pd.DataFrame:
                 "seeds": len(paired(runs, groups[control])),
                 "train rows": runs["train_rows"].iloc[0],
                 PRETRAINED: runs["pretraining_rows"].iloc[0],
+                "pretrainings": runs["pretraining_seed"].nunique(),
             }
             lines.append(line | difference(runs, groups[control], metric))
-    return corrected(pd.DataFrame(lines, columns=CONTROL_COLUMNS))
+    return pd.DataFrame(lines, columns=CONTROL_COLUMNS)
 
 
 CONTROL_COLUMNS = [
-    *("variant", "control", "metric", "difference", "low", "high", "seeds improved", "p", "p (BH)"),
-    *("seeds", "train rows", PRETRAINED),
+    *("variant", "control", "metric", "difference", "low", "high", "p", "seeds improved", "seeds"),
+    *("train rows", PRETRAINED, "pretrainings"),
 ]
 
 
@@ -221,7 +225,7 @@ STUDY_COLUMNS = [
     *("variant", "setting", "seeds", "AUC", "AUC s.d.", "best", "against"),
     *("difference", "low", "high", "p", "p (BH)", "seeds improved"),
     *("Logloss", "train rows", "epochs", "epoch kept"),
-    *("seconds", "pretraining rows", "pretraining seconds"),
+    *("seconds", PRETRAINED, "pretrainings", "pretraining seconds"),
 ]
 
 FINETUNED = {
@@ -277,8 +281,8 @@ def verdict(main: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
     """What `main_table` and `control_table` say, in plain sentences, by `claims.word_for`."""
     sentences = []
     for _, line in main[main["AUC − raw"].notna()].iterrows():
-        number = line["seeds improved"].rpartition(" ")[2]
-        seeds = f"{number} seed{'s' if number != '1' else ''}"
+        number = claims.pairs(line)
+        seeds = f"{number} seed{'s' if number != 1 else ''}"
         words = told(line["AUC − raw"], line, "the raw ID-based model")
         sentences.append(f"{line['variant']} {words}, {seeds}).")
     for _, line in controls.iterrows():

@@ -59,11 +59,12 @@ def test_a_verdict_that_hangs_on_the_regularisation_says_so() -> None:
     assert "hangs" not in verdict(text, controls=controls, length=alike)[1]
 
 
-def test_one_seed_or_one_of_many_comparisons_decides_nothing() -> None:
+def test_one_pair_of_seeds_or_one_of_many_comparisons_decides_nothing() -> None:
     table = study(DCNv2=(0.01, 0.02), DeepFM=(0.01, 0.02)).assign(seeds=3)
     text = "ALT_ctr improves every"
     assert verdict(text, backbones=table)[0] == "supported"
-    word, figures = verdict(text, backbones=table.assign(seeds=[3, 1]))
+    one = table.assign(**{"seeds improved": ["2 of 3", "1 of 1"]})  # raw has one seed of three
+    word, figures = verdict(text, backbones=one)
     assert word == "undecided" and "DeepFM +0.0150 [+0.0100, +0.0200], one seed" in figures
     by_chance = table.assign(**{"p (BH)": [0.01, 0.06]})
     assert verdict(text, backbones=by_chance)[0] == "undecided"
@@ -72,12 +73,13 @@ def test_one_seed_or_one_of_many_comparisons_decides_nothing() -> None:
 
 
 def test_a_verdict_is_a_sentence_to_quote() -> None:
-    table = study(DCNv2=(0.01, 0.02)).assign(seeds=2, **{"train rows": 5000})
+    table = study(DCNv2=(0.01, 0.02)).assign(pretrainings=1, **{"train rows": 5000})
     found = claims.table({"backbones": table}, "MovieLens-1M, split by time")
     sentences = [claims.sentence(line) for _, line in found.iterrows()]
     assert (
         "“ALT_ctr improves every ID-based model” is supported (based on MovieLens-1M, split by "
-        "time, table backbones, 5,000 train rows, 2 seeds): DCNv2 +0.0150 [+0.0100, +0.0200]."
+        "time, table backbones, 5,000 train rows, 2 seeds, one pretraining): "
+        "DCNv2 +0.0150 [+0.0100, +0.0200]."
     ) in sentences
     assert sum("was not tested" in sentence for sentence in sentences) == len(sentences) - 1
 
@@ -121,28 +123,41 @@ def test_what_leaving_out_should_cost_lies_below_0() -> None:
 
 
 def test_the_best_model_is_alone_the_best() -> None:
-    models = pd.DataFrame({"setting": ["DCNv2", "ALT_both"], "AUC": [0.7, 0.8], "best": ["", "●"]})
-    assert verdict("ALT_both is the best", all_models=models)[0] == "supported"
-    models.loc[2] = ["P5", float("nan"), ""]  # it may be better
-    assert verdict("ALT_both is the best", all_models=models)[0] == "not tested"
+    models = pd.DataFrame(
+        {"setting": ["DCNv2", "ALT_both"], "AUC": [0.7, 0.8], "best": ["", "●"], "seeds": 3}
+    )
+    text = "ALT_both is the best"
+    assert verdict(text, all_models=models)[0] == "supported"
+    word, figures = verdict(text, all_models=models.assign(seeds=[3, 1]))
+    assert word == "undecided" and figures.endswith("one seed")
+    models.loc[2] = ["P5", float("nan"), "", 0]  # it may be better
+    assert verdict(text, all_models=models)[0] == "not tested"
     models["best"] = "●"
-    word, figures = verdict("ALT_both is the best", all_models=models)
+    word, figures = verdict(text, all_models=models)
     assert word == "undecided" and "missing: P5" in figures
     models["best"] = ["●", "", ""]
-    assert verdict("ALT_both is the best", all_models=models)[0] == "contradicted"
+    assert verdict(text, all_models=models)[0] == "contradicted"
+    models["seeds"] = [1, 1, 0]
+    assert verdict(text, all_models=models)[0] == "undecided"
 
 
 def test_the_improvement_is_judged_by_its_interval() -> None:
     """Raw has an AUC of 0.6, so that a difference of 0.01 is a RelaImpr. of 10 %."""
+    names = ("ALT_ctr", "ALT_lang", "ALT_both")
 
-    def word(low: float, high: float) -> str:
+    def word(low: float, high: float, number: int = 3, seeds: int = 2) -> str:
         middle = (low + high) / 2
-        line = {"variant": "ALT_both", "AUC − raw": middle, "low": low, "high": high}
-        return verdict("ALT improves", main=pd.DataFrame([line | {"RelaImpr.": middle / 0.1}]))[0]
+        line = {"AUC − raw": middle, "low": low, "high": high, "RelaImpr.": middle / 0.1}
+        lines = [line | {"variant": n, "seeds improved": f"1 of {seeds}"} for n in names[:number]]
+        raw = {"variant": "ID-based model (raw)", "AUC": 0.6, "seeds improved": ""}
+        return verdict("ALT improves", main=pd.DataFrame([raw, *lines]))[0]
 
     assert word(0.006, 0.008) == "supported"
     assert word(0.005, 0.008) == "undecided"
     assert word(0.003, 0.0057) == "contradicted"
+    assert word(-0.001, 0.001) == "contradicted"  # no difference at all
+    assert word(0.006, 0.008, seeds=1) == word(0.003, 0.0057, seeds=1) == "undecided"
+    assert word(0.003, 0.0057, number=1) == "undecided"  # those that are missing may reach it
 
 
 def test_degeneration_is_seen_at_every_look() -> None:
@@ -153,22 +168,28 @@ def test_degeneration_is_seen_at_every_look() -> None:
             "with other IDs": [0.2, 0.4, 0.5, 0.5],
         }
     )
-    here, figures = verdict("With token-level", degeneration_recovery=curves)
+    text = "With token-level"
+    here, figures = verdict(text, degeneration_recovery=curves)
     assert here == "supported" and "token 0.15 50.0%" in figures and "100 rows" in figures
-    curves.loc[1, "with other IDs"] = 0.6
-    assert verdict("With token-level", degeneration_recovery=curves)[0] == "undecided"
-    curves.loc[0, "with other IDs"] = 0.6
-    assert verdict("With token-level", degeneration_recovery=curves)[0] == "contradicted"
+    other = curves.assign(setting=curves["setting"].replace("token 0.15", "token 0.6"))
+    assert verdict(text, degeneration_recovery=other)[0] == "not tested"
+    assert verdict(text, degeneration_recovery=curves[:3])[0] == "not tested"
+    curves.loc[1, "with other IDs"] = 0.495  # half a percentage point is no difference
+    assert verdict(text, degeneration_recovery=curves)[0] == "undecided"
+    curves.loc[[0, 1], "with other IDs"] = 0.6
+    assert verdict(text, degeneration_recovery=curves)[0] == "contradicted"
 
 
 def test_a_verdict_names_the_rows_and_seeds_that_it_stands_on() -> None:
     table = study(DCNv2=(0.1, 0.2), DeepFM=(0.1, 0.2))
-    alone = {"against": "", "seeds": 1, "train rows": 10}  # a line that is compared with nothing
-    table = pd.concat(
-        [table.assign(seeds=[3, 2], **{"train rows": 5000}), pd.DataFrame([alone | {"AUC": 0.6}])]
-    )
+    # A line that is compared with nothing.
+    alone = {"against": "", "seeds improved": "", "train rows": 10, "AUC": 0.6}
+    made = {"train rows": 5000, "seeds improved": ["1 of 3", "2 of 2"], "pretrainings": 1}
+    table = pd.concat([table.assign(**made), pd.DataFrame([alone])])
     lines = claims.table({"backbones": table}).set_index("verdict")
-    assert lines.loc["supported", "based on"] == "table backbones, 5,000 train rows, 2 to 3 seeds"
+    assert lines.loc["supported", "based on"] == (
+        "table backbones, 5,000 train rows, 2 to 3 seeds, one pretraining each"
+    )
     assert set(lines.loc["not tested", "based on"]) == {"–"}
 
 
