@@ -458,7 +458,10 @@ def with_changes(entries: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
 def spare(entries: dict[str, Any], others: Mapping[str, Any]) -> None:
     """Takes out of what tuning chose what other entries say."""
     if isinstance(tuned := entries.get("tuned"), Mapping):
-        entries["tuned"] = {variant: lacking(of, others) for variant, of in tuned.items()}
+        entries["tuned"] = {
+            variant: lacking(of, others) if isinstance(of, Mapping) else of
+            for variant, of in tuned.items()
+        }
 
 
 def mapping(entries: Any, *names: str) -> dict[str, Any]:

@@ -391,7 +391,7 @@ def test_an_odd_entry_is_refused_by_name_or_taken_as_it_is(seed: int, tmp_path: 
         plain = list(found) if isinstance(found, tuple) else found
         same = plain == (float(odd) if odd in ("3", 10**40) else odd)  # a number in quotes is one
         same &= isinstance(plain, bool) == isinstance(odd, bool)
-        assert same or odd is None or odd == {} or place[0] in ("studies", "tuning"), (
+        assert same or odd is None or odd == {} or place[0] in ("studies", "tuned", "tuning"), (
             place,
             odd,
             found,

@@ -30,11 +30,13 @@ MAIN = ("variant", "model", "seeds", "AUC", "Logloss", "AUC − raw", "low", "hi
 
 def basis(profile: str, found: pd.DataFrame) -> str:
     """On what tables stand: the data, profile, machines, versions and days of `results.read`."""
-    data: dict[str, None] = {}
+    data: dict[tuple[str, str], dict[str, None]] = {}
     for of in (result["data"] for result in found["result"]):
         exact = "" if of.get("exact", True) else " (not known to be the published copy)"
-        parts = ", ".join(f"{rows:,} {split}" for split, rows in of["split rows"].items())
-        data[f"{of['name']}{exact}, split by {of['split']} into {parts} rows"] = None
+        train, *others = (f"{rows:,} {split}" for split, rows in of["split rows"].items())
+        named = f"{of['name']}{exact}, split by {of['split']} into", f"{', '.join(others)} rows"
+        data.setdefault(named, {})[train] = None
+    told = [f"{name} {' or '.join(train)}, {others}" for (name, others), train in data.items()]
     provenances = [result["provenance"] for result in found["result"]]
     machines = {
         f"{made['machine']}, {made['threads']} thread{'s' * (made['threads'] > 1)}": None
@@ -46,7 +48,7 @@ def basis(profile: str, found: pd.DataFrame) -> str:
     }
     days = sorted({made["date"] for made in provenances})
     return (
-        f"Data: {'; '.join(data)}. Profile: {profile}. Machine: {'; '.join(machines)}. "
+        f"Data: {'; '.join(told)}. Profile: {profile}. Machine: {'; '.join(machines)}. "
         f"{'; '.join(versions)}. Run on {' to '.join(sorted({days[0], days[-1]}))}."
     )
 

@@ -300,6 +300,8 @@ def told(difference: float, line: pd.Series, other: str) -> str:
         claims.NONE: "is as good as",
         claims.UNDECIDED: "cannot be distinguished from",
     }[claims.word_for(line)]
+    if claims.pairs(line) == 1:
+        words = "has a single seed, too few for a verdict against"
     interval = f"95 % interval {line['low']:+.4f} to {line['high']:+.4f}"
     return f"{words} {other} here ({difference:+.4f} AUC, {interval}"
 
