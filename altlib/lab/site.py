@@ -35,8 +35,8 @@ def basis(profile: str, found: pd.DataFrame) -> str:
         exact = "" if of.get("exact", True) else " (not known to be the published copy)"
         train, *others = (f"{rows:,} {split}" for split, rows in of["split rows"].items())
         named = f"{of['name']}{exact}, split by {of['split']} into", f"{', '.join(others)} rows"
-        data.setdefault(named, {})[train] = None
-    told = [f"{name} {' or '.join(train)}, {others}" for (name, others), train in data.items()]
+        data.setdefault(named, {})[train.partition(" ")[0]] = None
+    told = [f"{name} {' or '.join(of)} train, {others}" for (name, others), of in data.items()]
     provenances = [result["provenance"] for result in found["result"]]
     machines = {
         f"{made['machine']}, {made['threads']} thread{'s' * (made['threads'] > 1)}": None
