@@ -103,7 +103,7 @@ def test_a_fault_in_a_profile_is_a_sentence_before_anything_runs(copy: Path) -> 
 
 def test_trained_runs_are_not_trained_again_when_code_or_dates_change(copy: Path) -> None:
     """Stamps of jobs that are there, whatever their age, are enough."""
-    shutil.copy(ROOT / "config" / "quick.yaml", copy / "config")
+    shutil.copytree(ROOT / "config", copy / "config", dirs_exist_ok=True)
     for job in jobs.plan("quick").jobs.values():
         stamp = copy / job.stamp
         stamp.parent.mkdir(parents=True, exist_ok=True)

@@ -178,7 +178,10 @@ def setup(app: Any) -> dict[str, bool]:
         raise nodes.SkipNode
 
     def block(translator: Any, node: nodes.Element) -> None:
-        translator.body.append(f'<div class="math">{drawn(node.astext(), "block")}</div>')
+        # The theme's class "math" would set it to the right.
+        formula = drawn(node.astext(), "block")
+        style = "overflow-x: auto; margin: 1em 0"  # on a phone, it scrolls
+        translator.body.append(f'<div style="{style}" tabindex="0">{formula}</div>')
         raise nodes.SkipNode
 
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
