@@ -12,6 +12,7 @@ import difflib
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -251,7 +252,9 @@ def _clean(partial: Path) -> None:
             cell["id"] = "injected-parameters"
         for output in cell.get("outputs", []):
             if output.output_type == "stream":  # a warning names the file that it comes from
-                output.text = output.text.replace(f"{PACKAGE}/", "altlib/")
+                text = output.text.replace(f"{PACKAGE}/", "altlib/")
+                text = re.sub(r"\S*/ipykernel_\d+/\d+\.py", "<cell>", text)
+                output.text = re.sub(r"\S*/site-packages/", "", text)
     nbformat.write(nb, partial)
 
 

@@ -39,6 +39,8 @@ def test_success_writes_a_copy_without_traces_of_the_machine(notebook, tmp_path,
         "import sys\nprint(name, steps, rate, fast, sys.executable)",
         "from tqdm.auto import tqdm\nprint(sum(tqdm(range(steps))))\n'os' in dir()",
         "import altlib.lab.execute\nprint(altlib.lab.execute.__file__)",
+        "import numpy\nprint(numpy.__file__)\n(lambda: print(__import__('sys')._getframe()"
+        ".f_code.co_filename))()",
     )
     arguments = ["-p", "steps", "4", "-p", "rate", "1", "-p", "fast", "true", "-p", "name", "x y"]
     assert main([str(source), "--out", str(out), *arguments]) == 0
@@ -48,6 +50,7 @@ def test_success_writes_a_copy_without_traces_of_the_machine(notebook, tmp_path,
     assert "\r" not in "".join(output.get("text", "") for output in cells[3].outputs)
     assert cells[3].outputs[-1].data["text/plain"] == "False"  # the runner leaves no names behind
     assert cells[4].outputs[0].text == "altlib/lab/execute.py\n"  # as a warning names its file
+    assert cells[5].outputs[0].text == "numpy/__init__.py\n<cell>\n"
     assert str(tmp_path) not in out.read_text()
     assert [path.name for path in out.parent.iterdir()] == ["story.ipynb"]
     assert f"[story] x y 4 1.0 True {sys.executable}\n" in capfd.readouterr().err
