@@ -189,6 +189,16 @@ def test_measurements_have_a_line_each(tiny_plm: str, tmp_path: Path) -> None:
     assert costs["test AUC"].tolist()[1:] == pytest.approx(expected, abs=1e-3)
 
 
+def test_batches_end_where_a_call_takes_longer_than_a_second(
+    tiny_plm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = export.export(made(tiny(tiny_plm), "raw"), tmp_path / "raw")
+    slow = iter([10.0, 10.0, 10.0, 10.0, 10.0, 1001.0])  # three engines each, two batches
+    monkeypatch.setattr(measure, "timings", lambda call, seconds: np.array([next(slow)]))
+    table = measure.measure({"raw": folder}, batches=(1, 4, 16), threads=(1,))
+    assert table["batch"].tolist() == [1, 1, 1, 4, 4, 4]
+
+
 def test_candidates_are_of_one_user(tiny_plm: str) -> None:
     data = steps.prepare(tiny(tiny_plm).data)
     rows = measure.candidates(data, 20)
