@@ -113,13 +113,15 @@ def test_tables_of_single_notebooks_hold_what_they_say(
 
 
 def test_a_report_without_alignment_says_what_is_missing_and_what_flatters(
-    tiny_plm: str, tmp_path: Path
+    tiny_plm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The preset "published", a run that nobody made, and a notebook with nothing to do."""
     text = TINY.read_text().replace("name: tiny,", f"name: {tiny_plm},")
     text = text[: text.index("seeds:")] + "seeds: {raw: [0], alt_lang: [0]}\npreset: published\n"
     (tmp_path / "bare.yaml").write_text(text)
-    for name in ("02_templating", "04_finetune_ctr", "06_finetune_both", "14_report"):
+    monkeypatch.setenv("ALTLIB_HOME", str(tmp_path))
+    steps.finetune(load_profile(str(tmp_path / "bare.yaml")).run("raw", 0))
+    for name in ("06_finetune_both", "14_report"):
         path = PROJECT / "notebooks" / f"{name}.ipynb"
         execute(path, tmp_path / path.name, {"profile": str(tmp_path / "bare.yaml")}, timeout=1200)
     page = (tmp_path / "reports" / "bare" / "README.md").read_text(encoding="utf-8")

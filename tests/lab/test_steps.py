@@ -404,7 +404,7 @@ def test_words_that_carry_what_sparse_ids_cannot_help_alt_ctr(tiny_plm: str) -> 
         structure = {"topics": 2, "in_ids": 0, "in_words": 0.3, "in_both": 0}
         profile = planted(
             tiny_plm,
-            {"rows": 16000, "users": 200, "shuffle_texts": shuffle_texts, **structure},
+            {"rows": 8000, "users": 200, "shuffle_texts": shuffle_texts, **structure},
             text={"leave_out": ["user_id", "age", "occupation", "item_id"]},
             # By MLM the ID vector, hence the item's embedding, has to hold the words.
             alignment={"mtm": False, "icl": False, "text_ratio": 0.34},
@@ -417,8 +417,8 @@ def test_words_that_carry_what_sparse_ids_cannot_help_alt_ctr(tiny_plm: str) -> 
         }
         return float(auc["alt_ctr"] - auc["raw"])
 
-    assert gain(shuffle_texts=False) > 0.02
-    assert gain(shuffle_texts=True) < 0.01
+    assert gain(shuffle_texts=False) > 0.015
+    assert gain(shuffle_texts=True) < 0.005
 
 
 def test_a_label_rule_takes_the_place_of_the_data_set_s_own() -> None:
