@@ -221,7 +221,7 @@ class AlignmentConfig:
         contrast: inner products of ICL: "cosine" with a learnt temperature, or "dot", unnormalised
             with a fixed one.
         temperature: of ICL; where it is learnt, at the start.
-        mtm_loss: "nce", "sampled" or "full" softmax.
+        mtm_loss: "nce", or "full" softmax.
         noise: negatives of MTM from the masked "field", or from "all" features.
         negatives: how many for each masked field.
         mlm_head: the PLM's own head with the ID vector added to its input where the PLM has one
@@ -250,7 +250,7 @@ class AlignmentConfig:
     attend_padding: bool = False
     contrast: Literal["cosine", "dot"] = "cosine"
     temperature: PositiveFloat = 0.07
-    mtm_loss: Literal["nce", "sampled", "full"] = "nce"
+    mtm_loss: Literal["nce", "full"] = "nce"
     noise: Literal["field", "all"] = "field"
     negatives: Size = 25
     mlm_head: Literal["plm", "new"] = "plm"

@@ -308,7 +308,7 @@ REPORT_NAMES = (
     *("main", "controls", "cold", "auc", "logloss", "differences", "claims", "reported", "trials"),
     *("gradients", "gradients_of_a_field", "parameters", "ratio_square", "masked_fields"),
     *("alignment", "own_words", "field_attention", "needed_words", "field_needs"),
-    *("alignment_trade", "serving", "serving_costs", "serving_basis", "serving_load", "same_cost"),
+    *("alignment_trade", "serving", "serving_costs", "serving_basis", "same_cost"),
 )
 """The tables and figures of a report, which no study may be called."""
 

@@ -1,7 +1,7 @@
 """AUC, Logloss and RelaImpr. of CTR prediction, and whether two models' predictions differ.
 
-Fast DeLong is Sun and Xu 2014 (doi 10.1109/LSP.2014.2337313); RelaImpr. is the relative measure
-over a random guess (AUC 0.5). A comparison is paired: both models scored the same rows.
+RelaImpr. is the relative measure over a random guess (AUC 0.5). A comparison is paired: both models
+scored the same rows.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata, t
+from scipy.stats import t
 from sklearn.metrics import log_loss, roc_auc_score
 
 from altlib.faults import nearest
@@ -57,33 +57,6 @@ def rela_impr(a: float, b: float) -> float:
     if b == 0.5:
         raise ValueError("RelaImpr. over an AUC of exactly 0.5, a random guess, is undefined.")
     return (a - 0.5) / (b - 0.5) - 1
-
-
-def delong(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Comparison:
-    """DeLong's paired test of two models' AUCs, in O(N log N), from scores [N] as for `auc`.
-
-    Raises:
-        ValueError: as `auc`, or a class has a single row.
-    """
-    checked, *scores = _checked(labels, first, second)
-    positive = checked == 1
-    if min(positive.sum(), (~positive).sum()) < 2:
-        raise ValueError("DeLong's variance needs at least two rows of each class.")
-    # A positive's component is the share of negatives that it beats, a negative's the share of
-    # positives that beat it; the difference's variance is that of the components' differences.
-    of_positives, of_negatives = (
-        a - b for a, b in zip(*(_components(positive, score) for score in scores), strict=True)
-    )
-    difference = float(of_positives.mean())
-    variance = of_positives.var(ddof=1) / of_positives.size
-    variance += of_negatives.var(ddof=1) / of_negatives.size
-    deviation = float(np.sqrt(variance))
-    margin = float(norm.ppf(0.975)) * deviation
-    if deviation == 0:  # identical rankings, or separations without a single exception
-        p_value = float(difference == 0)
-    else:
-        p_value = float(2 * norm.sf(abs(difference) / deviation))
-    return Comparison(difference, difference - margin, difference + margin, p_value)
 
 
 def paired_difference(
@@ -171,15 +144,6 @@ def _variance_of_mean(values: Floats, starts: ArrayLike) -> tuple[float, int]:
     means = np.bincount(place, values) / seeds
     share = seeds / values.size
     return float(means.var(ddof=1) * (share @ share)), seeds.size
-
-
-def _components(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
-    """Each positive's share of negatives below it, each negative's share of positives above it."""
-    rank = rankdata(score)
-    positives, negatives = positive.sum(), (~positive).sum()
-    below = (rank[positive] - rankdata(score[positive])) / negatives
-    above = 1 - (rank[~positive] - rankdata(score[~positive])) / positives
-    return below, above
 
 
 def _resampled_auc(labels: Floats, score: Floats) -> Resample:

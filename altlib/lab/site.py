@@ -58,7 +58,7 @@ def front(
     asked: str,
     verdicts: pd.DataFrame,
     main: pd.DataFrame,
-    findings: Sequence[str],
+    doubts: Sequence[str],
     missing: Sequence[str],
     stands_on: str,
 ) -> str:
@@ -68,7 +68,7 @@ def front(
         asked: what was asked, in a paragraph.
         verdicts: from `claims.table`.
         main: from `tables.main_table`.
-        findings: sentences below the main table.
+        doubts: from `tables.warnings`.
         missing: names of runs that are not there, for a footnote.
         stands_on: from `basis`.
     """
@@ -83,7 +83,7 @@ def front(
     parts += [show.markdown(board)]
     if len(untested):
         parts += ["Not tested here: " + " ".join(untested)]
-    parts += ["## The main table", show.markdown(main[[*MAIN]]), *findings]
+    parts += ["## The main table", show.markdown(main[[*MAIN]]), *doubts]
     parts += ["## Data, machine and versions", show.literal(stands_on)]
     if missing:
         parts += [f"Missing runs ({len(missing)}): {show.literal('; '.join(missing))}."]

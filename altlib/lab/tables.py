@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from altlib.config import VARIANTS
-from altlib.lab import claims, metrics
+from altlib.lab import metrics
 from altlib.lab.results import Split
 from altlib.profile import Profile, Study
 
@@ -125,26 +125,22 @@ def main_table(found: pd.DataFrame) -> pd.DataFrame:
 
     "AUC − raw" is the difference of the mean AUC over the seeds that both have, with the interval
     and p-value of `metrics.paired_difference`; "p (BH)" is corrected for the comparisons of the
-    table. DeLong's test compares the first seeds and takes rows as independent.
-    "best" is as in `compared`.
+    table; "best" is as in `compared`.
     """
     groups, lines = by_variant(found), []
     for variant, line in against_raw(found).items():
         runs = groups[variant]
         line |= {"variant": VARIANTS[variant].label, "model": runs["model"].iloc[0]}
         if not np.isnan(line["difference"]):
-            pairs, first = paired(runs, groups["raw"]), groups["raw"].iloc[0]
+            pairs = paired(runs, groups["raw"])
             line["RelaImpr."] = metrics.rela_impr(pairs["auc_x"].mean(), pairs["auc_y"].mean())
-            line["p (DeLong, first seeds)"] = metrics.delong(
-                first["test"].labels, runs["predictions"].iloc[0], first["predictions"]
-            ).p_value
         lines.append(line)
     return corrected(pd.DataFrame(lines, columns=MAIN_COLUMNS))
 
 
 MAIN_COLUMNS = [
     *("variant", "model", "seeds", "epochs", "epoch kept", "AUC", "AUC s.d.", "best"),
-    *("AUC − raw", "low", "high", "seeds improved", "p", "p (BH)", "p (DeLong, first seeds)"),
+    *("AUC − raw", "low", "high", "seeds improved", "p", "p (BH)"),
     *("RelaImpr.", "Logloss", "Logloss s.d.", "train rows", PRETRAINED, "pretrainings", "seconds"),
 ]
 
@@ -275,35 +271,6 @@ def restricted(found: pd.DataFrame, part: np.ndarray) -> pd.DataFrame:
 
 
 # --- sentences ---------------------------------------------------------------------------------
-
-
-def verdict(main: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
-    """What `main_table` and `control_table` say, in plain sentences, by `claims.word_for`."""
-    sentences = []
-    for _, line in main[main["AUC − raw"].notna()].iterrows():
-        number = claims.pairs(line)
-        seeds = f"{number} seed{'s' if number != 1 else ''}"
-        words = told(line["AUC − raw"], line, "the raw ID-based model")
-        sentences.append(f"{line['variant']} {words}, {seeds}).")
-    for _, line in controls.iterrows():
-        if line["metric"] == "AUC" and line["control"] != claims.RAW:
-            words = told(line["difference"], line, f"its control, {line['control']}")
-            sentences.append(f"{line['variant']} {words}).")
-    return sentences
-
-
-def told(difference: float, line: pd.Series, other: str) -> str:
-    """A difference in AUC in words, up to an open bracket."""
-    words = {
-        claims.SUPPORTED: "is better than",
-        claims.CONTRADICTED: "is worse than",
-        claims.NONE: "is as good as",
-        claims.UNDECIDED: "cannot be distinguished from",
-    }[claims.word_for(line)]
-    if claims.pairs(line) == 1:
-        words = "has a single seed, too few for a verdict against"
-    interval = f"95 % interval {line['low']:+.4f} to {line['high']:+.4f}"
-    return f"{words} {other} here ({difference:+.4f} AUC, {interval}"
 
 
 def budgets(profile: Profile) -> str:

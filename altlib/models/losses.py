@@ -133,29 +133,6 @@ def nce(
     return (F.softplus(-logit[:, 0]) + F.softplus(logit[:, 1:]).sum(1)).mean()
 
 
-def sampled_softmax(
-    query: Tensor,
-    targets: Tensor,
-    fields: Tensor,
-    table: Tensor,
-    bias: Tensor,
-    noise: Noise,
-    negatives: int,
-) -> Tensor:
-    """Softmax over the target and `negatives` sampled features, corrected for how they are drawn.
-
-    Arguments as for `nce`. A negative that happens to be the target is left out.
-    """
-    if len(targets) == 0:
-        return query.sum() * 0.0
-    drawn = noise.draw(fields, negatives)
-    features = torch.cat([targets[:, None], drawn], 1)
-    correction = noise.log_probability(drawn, fields) + torch.tensor(float(negatives)).log()
-    logit = score(query, features, table, bias).float()
-    others = (logit[:, 1:] - correction).masked_fill(drawn == targets[:, None], -torch.inf)
-    return F.cross_entropy(torch.cat([logit[:, :1], others], 1), torch.zeros_like(targets))
-
-
 def full_softmax(
     query: Tensor,
     targets: Tensor,
@@ -165,7 +142,10 @@ def full_softmax(
     noise: Noise,
     negatives: int,
 ) -> Tensor:
-    """Exact softmax over every feature that `noise` could draw; `negatives` is not used."""
+    """Exact softmax over every feature that `noise` could draw.
+
+    Arguments as for `nce`; `negatives` is not used.
+    """
     if len(targets) == 0:
         return query.sum() * 0.0
     logit = (query @ table.T + bias).float()
@@ -175,9 +155,5 @@ def full_softmax(
     return F.cross_entropy(logit.masked_fill(~allowed, -torch.inf), targets)
 
 
-MTM: dict[str, Callable[..., Tensor]] = {
-    "nce": nce,
-    "sampled": sampled_softmax,
-    "full": full_softmax,
-}
+MTM: dict[str, Callable[..., Tensor]] = {"nce": nce, "full": full_softmax}
 """The forms of the MTM loss by name; all take the arguments of `nce`."""

@@ -1,4 +1,4 @@
-"""What a prediction costs: latency, throughput, start-up and waiting under load."""
+"""What a prediction costs: latency, throughput, start-up and memory."""
 
 import json
 import subprocess
@@ -104,15 +104,17 @@ def measure(
                 }
                 if int8 is not None:
                     calls["ONNX int8"] = exported(int8, given)
+                slowest = 0.0
                 for engine, call in calls.items():
                     times = timings(call, seconds)
+                    slowest = max(slowest, float(np.median(times)))
                     waited = {f"p{part}_ms": np.percentile(times, part) for part in (50, 95, 99)}
                     lines.append(
                         {"variant": variant, "engine": engine, "threads": number, "batch": batch}
                         | waited
                         | {"rows_per_s": 1000 * batch / waited["p50_ms"], "calls": len(times)}
                     )
-                if max(line["p50_ms"] for line in lines[-len(calls) :]) > 1000:
+                if slowest > 1000:
                     break
     torch.set_num_threads(before)
     return pd.DataFrame(lines)
@@ -171,70 +173,3 @@ def same_cost(first: Call, second: Call, rounds: int = 40, seconds: float = 0.05
         times = [float(np.median(timings(call, seconds))) for call in calls]
         ratios.append(times[0] / times[1] if number % 2 else times[1] / times[0])
     return float(np.median(ratios))
-
-
-def waits(call: Callable[[], Any], rate: float, requests: int) -> np.ndarray:
-    """Milliseconds from arrival to answer of requests that arrive at a fixed rate.
-
-    One worker answers them in order, so that one that is late makes those behind it wait.
-
-    Args:
-        call: answers a request.
-        rate: requests a second.
-        requests: how many arrive. One that would wait longer than a second ends this, as if all
-            had waited forever.
-    """
-    waited: list[float] = []
-    begun = time.perf_counter()
-    for arrival in np.arange(requests) / rate:
-        while (now := time.perf_counter() - begun) < arrival:
-            time.sleep(min(arrival - now, 1e-3) / 2)
-        if now - arrival > 1:
-            return np.array([np.inf])
-        call()
-        waited.append(1000 * (time.perf_counter() - begun - arrival))
-    return np.array(waited)
-
-
-def load(
-    calls: Mapping[str, Callable[[], Any]],
-    rates: tuple[int, ...] = (50, 100, 200, 400),
-    limit: float = 10.0,
-    requests: int = 300,
-    rounds: int = 3,
-) -> pd.DataFrame:
-    """What requests wait at fixed rates, and the highest of these rates that holds.
-
-    Variants take turns, and of each variant and rate the median of the rounds' p99 counts: a single
-    pause of a shared machine makes all requests behind it late, and must not decide.
-
-    Args:
-        calls: by variant; each answers a request.
-        rates: requests a second, rising. One at which even the median call would be too slow to
-            keep up is not tried.
-        limit: milliseconds; a rate holds if p99 stays within it.
-        requests: of a trial.
-        rounds: trials of each variant and rate.
-
-    Returns:
-        For each variant p99 in milliseconds at each rate, infinite where requests pile up, and the
-        highest rate that holds, 0 if none.
-    """
-    p99: dict[str, list[list[float]]] = {variant: [] for variant in calls}
-    for _ in range(rounds):
-        for variant, call in calls.items():
-            usual = np.median(timings(call, 0.2))
-            trials = [
-                waits(call, rate, requests) if rate * usual < 1000 else np.array([np.inf])
-                for rate in rates
-            ]
-            p99[variant].append(
-                [float(np.percentile(trial, 99, method="higher")) for trial in trials]
-            )
-    lines = []
-    for variant, found in p99.items():
-        usually = dict(zip(rates, np.median(found, axis=0), strict=True))
-        held = max((rate for rate, wait in usually.items() if wait <= limit), default=0)
-        waited = {f"p99_ms at {rate}/s": wait for rate, wait in usually.items()}
-        lines.append({"variant": variant, **waited, "highest rate": held})
-    return pd.DataFrame(lines)

@@ -130,10 +130,10 @@ def gradient(name: str, negatives: int) -> Tensor:
     return query.grad[:, :4]
 
 
-@pytest.mark.parametrize("name", ["nce", "sampled"])
-def test_sampling_tends_to_the_exact_gradient(name: str) -> None:
+def test_nce_tends_to_the_exact_gradient() -> None:
     exact = gradient("full", 0)
-    errors = [float((gradient(name, k) - exact).norm() / exact.norm()) for k in (10, 1000, 100_000)]
+    found = [gradient("nce", negatives) for negatives in (10, 1000, 100_000)]
+    errors = [float((of - exact).norm() / exact.norm()) for of in found]
     assert errors[2] < errors[1] < errors[0]
     assert errors[2] < 0.01
 
