@@ -25,6 +25,7 @@ const STYLE = `
 .alt-map .sentence { max-width: 70rem; line-height: 2; }
 .alt-map .sentence span { padding: 2px 4px; border-radius: 3px; }
 .alt-map .recovered td, .alt-map .recovered th { padding: 2px 10px 2px 0; text-align: left; vertical-align: top; }
+.alt-map .recovered caption, .alt-map .recovered th { white-space: normal; }
 `;
 
 const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));

@@ -23,7 +23,7 @@ from latex2mathml.converter import convert
 from altlib import store
 from altlib.lab import claims, show
 
-SIGNS = {word: f"{sign} {word}" for word, sign in zip(claims.VERDICTS, "●✕○◌", strict=False)}
+SIGNS = {word: f"{sign}\u00a0{word}" for word, sign in zip(claims.VERDICTS, "●✕○◌", strict=False)}
 MAIN = ("variant", "model", "seeds", "AUC", "Logloss", "AUC − raw", "low", "high")
 """The columns of the main table on the front page."""
 

@@ -30,7 +30,7 @@ def test_the_front_page_begins_with_what_stands() -> None:
     text = front()
     assert text.startswith("# ALT on *x*\n\nAsked.\n\n## Verdicts\n\nOf 2 claims")
     assert "1 supported, 0 contradicted, 1 no difference, 0 undecided" in text
-    assert "● supported" in text and "○ no difference" in text
+    assert "●\u00a0supported" in text and "○\u00a0no difference" in text
     assert "Not tested here: ALT sings." in text
     assert r"A \| B" in text and "A finding." in text and "Missing runs" not in text
     assert set(site.SIGNS) | {"not tested"} == set(claims.VERDICTS)
