@@ -7,6 +7,7 @@ disk and asks no other host for anything: formulas become MathML, which browsers
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from latex2mathml.converter import convert
 from altlib import store
 from altlib.lab import claims, show
 
-SIGNS = {word: f"{sign}\u00a0{word}" for word, sign in zip(claims.VERDICTS, "●✕○◌", strict=False)}
+SIGNS = {word: f"{sign} {word}" for word, sign in zip(claims.VERDICTS, "●✕○◌", strict=False)}
 MAIN = ("variant", "model", "seeds", "AUC", "Logloss", "AUC − raw", "low", "high")
 """The columns of the main table on the front page."""
 
@@ -80,7 +81,7 @@ def front(
     parts += [f"Of {len(tested)} claims of the paper that were tested here: {', '.join(said)}."]
     alt = "Difference in AUC of each variant from raw, with 95 % intervals"
     parts += [f"![{alt}](figures/differences.svg)"]
-    parts += [show.markdown(board)]
+    parts += [re.sub(r"([●✕○◌]) ", "\\1\u00a0", show.markdown(board))]  # kept on one line
     if len(untested):
         parts += ["Not tested here: " + " ".join(untested)]
     parts += ["## The main table", show.markdown(main[[*MAIN]]), *doubts]
