@@ -33,12 +33,11 @@ def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     run.main()
 
 
-def command(*words: str, home: Path, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    start = [sys.executable]
-    if processes > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def command(
+    *words: str, home: Path, start: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*start, "-m", "altlib.lab.run", *words],
+        [sys.executable, *start, "-m", "altlib.lab.run", *words],
         env={**os.environ, "ALTLIB_HOME": str(home), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -46,16 +45,27 @@ def command(*words: str, home: Path, processes: int = 1) -> subprocess.Completed
     )
 
 
-def test_two_processes_pretrain_and_finetune_together(tmp_path: Path, tiny_plm: str) -> None:
+def by_one_and_two(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> list[Path]:
+    """Homes of a run in this process, and of the same run shared by two."""
+    homes = [folder / "one", folder / "two"]
+    with monkeypatch.context() as patch:
+        patch.setenv("ALTLIB_HOME", str(homes[0]))
+        called(patch, *words)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = command(*words, home=homes[1], start=torchrun)
+    assert done.returncode == 0, done.stderr
+    return homes
+
+
+def test_two_processes_pretrain_and_finetune_together(
+    tmp_path: Path, tiny_plm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "tiny.yaml"
     text = Path(TINY).read_text().replace("name: tiny,", f"name: {tiny_plm},")
     # 1,153 training rows: the last batch of 128 holds one row, too few for two processes.
     path.write_text(text.replace("rows: 1500", "rows: 1442"))
     losses, aucs = [], []
-    for processes in (1, 2):
-        home = tmp_path / str(processes)
-        done = command(str(path), "alt_ctr", home=home, processes=processes)
-        assert done.returncode == 0, done.stderr
+    for home in by_one_and_two(monkeypatch, tmp_path, str(path), "alt_ctr"):
         (history,) = home.glob("artifacts/pretraining/*/history.json")
         losses.append(json.loads(history.read_text())["epochs"][0])
         (result,) = home.glob("artifacts/finetuning/*/results.json")
@@ -69,31 +79,25 @@ def test_two_processes_pretrain_and_finetune_together(tmp_path: Path, tiny_plm: 
     assert aucs[0] == pytest.approx(aucs[1], abs=0.1)
 
 
-def test_two_processes_share_the_rows_of_a_batch(tmp_path: Path) -> None:
+def test_two_processes_share_the_rows_of_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = []
-    for processes in (1, 2):
-        home = tmp_path / str(processes)
-        done = command(TINY, "raw", home=home, processes=processes)
-        assert done.returncode == 0, done.stderr
+    for home in by_one_and_two(monkeypatch, tmp_path, TINY, "raw"):
         (result,) = home.glob("artifacts/finetuning/*/predictions.npy")
         found.append(np.load(result))
     # Without masks and dropout the gradient of a batch is the mean of those of its halves.
     assert np.allclose(*found, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["quik"], "no profile 'quik'; did you mean 'quick'?"),
-        ([TINY, "alt_crt"], "no variant 'alt_crt'; did you mean 'alt_ctr'?"),
-    ],
-)
 def test_the_command_line_says_what_is_wrong(
-    words: list[str], message: str, tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = command(*words, home=tmp_path)
-    assert done.returncode == 1
-    assert message in done.stderr and "Traceback" not in done.stderr
+    done = command("quik", home=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "no profile 'quik'; did you mean 'quick'?" in done.stderr
+    with pytest.raises(SystemExit, match="no variant 'alt_crt'; did you mean 'alt_ctr'"):
+        called(monkeypatch, TINY, "alt_crt")
 
 
 @pytest.mark.parametrize("seconds", ["abc", "-1", "nan"])
