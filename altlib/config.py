@@ -8,6 +8,7 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, PositiveFloat
@@ -60,6 +61,10 @@ class LabelRule:
             )
 
 
+SPLITS = {"time": "split by time", "random": "split at random"}
+"""How rows are divided into training, validation and test, in words."""
+
+
 @checked(frozen=True, config=STRICT)
 class DataConfig:
     """A data set and how its rows are used.
@@ -85,6 +90,11 @@ class DataConfig:
     train_share: float = Limits(default=1.0, gt=0, le=1)
     label: LabelRule | None = None
     fields: tuple[str, ...] | None = None
+
+    @property
+    def words(self) -> str:
+        """The data set and its split, for people."""
+        return f"{Path(self.dataset).stem}, {SPLITS[self.split]}"
 
 
 @checked(frozen=True, config=STRICT)

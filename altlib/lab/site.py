@@ -22,6 +22,7 @@ from docutils import nodes
 from latex2mathml.converter import convert
 
 from altlib import store
+from altlib.config import SPLITS
 from altlib.lab import claims, show
 
 SIGNS = {word: f"{sign} {word}" for word, sign in zip(claims.VERDICTS, "●✕○◌", strict=False)}
@@ -35,7 +36,7 @@ def basis(profile: str, found: pd.DataFrame) -> str:
     for of in (result["data"] for result in found["result"]):
         exact = "" if of.get("exact", True) else " (not known to be the published copy)"
         train, *others = (f"{rows:,} {split}" for split, rows in of["split rows"].items())
-        named = f"{of['name']}{exact}, split by {of['split']} into", f"{', '.join(others)} rows"
+        named = f"{of['name']}{exact}, {SPLITS[of['split']]} into", f"{', '.join(others)} rows"
         data.setdefault(named, {})[train.partition(" ")[0]] = None
     told = [f"{name} {' or '.join(of)} train, {others}" for (name, others), of in data.items()]
     provenances = [result["provenance"] for result in found["result"]]
@@ -84,7 +85,8 @@ def front(
     parts += [re.sub(r"([●✕○◌]) ", "\\1\u00a0", show.markdown(board))]  # kept on one line
     if len(untested):
         parts += ["Not tested here: " + " ".join(untested)]
-    parts += ["## The main table", show.markdown(main[[*MAIN]]), *doubts]
+    parts += ["## The main table", show.markdown(main[[*MAIN]])]
+    parts += ["<details><summary>all columns</summary>", show.markdown(main), "</details>", *doubts]
     parts += ["## Data, machine and versions", show.literal(stands_on)]
     if missing:
         parts += [f"Missing runs ({len(missing)}): {show.literal('; '.join(missing))}."]

@@ -33,7 +33,8 @@ def stamp(notebook: str, profile: Profile) -> Markdown:
     with_versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     changed = ", with changes since" if made["changed since"] else ""
     return Markdown(
-        f"*Profile {profile.name}, on {made['date']}: {made['machine']}; {with_versions}; commit "
+        f"*Profile {profile.name} ({profile.data.words}), on "
+        f"{made['date']}: {made['machine']}; {with_versions}; commit "
         f"{made['commit'][:10] or 'unknown'}{changed}.*"
     )
 

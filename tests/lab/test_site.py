@@ -32,6 +32,7 @@ def test_the_front_page_begins_with_what_stands() -> None:
     assert "1 supported, 0 contradicted, 1 no difference, 0 undecided" in text
     assert "●\u00a0supported" in text and "○\u00a0no difference" in text
     assert "Not tested here: ALT sings." in text
+    assert text.count("| raw ") == 2 and "<summary>all columns</summary>" in text
     assert r"A \| B" in text and "A finding." in text and "Missing runs" not in text
     assert set(site.SIGNS) | {"not tested"} == set(claims.VERDICTS)
 
