@@ -15,6 +15,7 @@ without difference if all are; whatever else they are, it is undecided.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
@@ -95,7 +96,7 @@ def differences(column: str, *values: str, sign: int = 1, against: str = "") -> 
         figures = [
             f"{line[column]} {line[name]:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}]"
             + (", one seed" if pairs(line) == 1 else "")
-            + (f" {word}" if len(words) > 1 else "")
+            + (f": {word}" if len(words) > 1 else "")
             for word, (_, line) in zip(words, lines.iterrows(), strict=True)
         ]
         return together(words), "; ".join(figures), lines
@@ -175,7 +176,10 @@ def degeneration(table: pd.DataFrame) -> Finding:
     gap = token - field.reindex(token.index)
     more, fewer = (gap > 0.01).all(axis=None), (gap < -0.01).all(axis=None)
     word = SUPPORTED if more else CONTRADICTED if fewer else UNDECIDED
-    return word, f"{figures}; one pretraining each", table
+    leads: Any = gap.stack()
+    ratio, rows = leads.index[leads.argmin()]
+    least = f"smallest lead of token masks {leads.min():+.1%}, at {ratio} after {rows:,} rows"
+    return word, f"{figures}; {least}; one pretraining each", table
 
 
 def needed_words(table: pd.DataFrame) -> Finding:
@@ -279,7 +283,10 @@ def depending(study: str, tables: Mapping[str, pd.DataFrame]) -> str:
     if len(set(words.values())) < 2:
         return ""
     each = ", ".join(f"{setting}: {word}" for setting, word in words.items())
-    return f"; depends on {study.replace('_', ' ')} ({each})"
+    one = (
+        "; one pretraining" if (lines.get("pretrainings", pd.Series(dtype=int)) == 1).any() else ""
+    )
+    return f"; depends on {study.replace('_', ' ')} ({each}{one})"
 
 
 def sentence(line: pd.Series) -> str:

@@ -100,7 +100,9 @@ def study(table: pd.DataFrame) -> Figure:
         axis.set_ylim(0.4 - len(settings), 0.6)
         axis.margins(x=0.15)
         axis.xaxis.set_major_locator(MaxNLocator(4))
-        axis.set(title=variant, xlabel="test AUC")
+        axis.set(title=variant)
+    colours = "" if controlled else "; blue: pretrained here" if aligned.nunique() > 1 else ""
+    figure.supxlabel(f"test AUC (whiskers: s.d. over seeds{colours})", fontsize=10)
     return figure
 
 
@@ -109,17 +111,19 @@ def finetuning_curves(found: pd.DataFrame) -> Figure:
     run."""
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
     named: set[str] = set()
+    longest = 1
     for variant, result in zip(found["variant"], found["result"], strict=True):
         aucs = [epoch["evaluation"]["auc"] for epoch in result["history"]["epochs"]]
         aligned = VARIANTS[variant].aligned
+        longest = max(longest, len(aucs))
         axis.plot(range(1, len(aucs) + 1), aucs, marker="o", markersize=3,
                   color=COLOURS["aligned" if aligned else "unaligned"],
                   linestyle="-" if aligned else "--",
-                  label=None if variant in named else variant)  # fmt: skip
+                  label=None if variant in named else VARIANTS[variant].label)  # fmt: skip
         named.add(variant)
     if len(found):
         axis.legend(frameon=False)
     splits = " or ".join(sorted(set(found["selected_on"])))
-    axis.set(xlabel="epoch", ylabel=f"{splits} AUC")
+    axis.set(xlabel="epoch", ylabel=f"{splits} AUC", xlim=(0.5, longest + 0.5))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

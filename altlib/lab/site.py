@@ -79,7 +79,7 @@ def front(
     board = tested[["claim", "verdict", "figures"]].replace({"verdict": SIGNS})
     untested = verdicts.loc[verdicts["verdict"] == claims.NOT_TESTED, "claim"]
     parts = [f"# {title}", asked, "## Verdicts"]
-    parts += [f"Of {len(tested)} claims of the paper that were tested here: {', '.join(said)}."]
+    parts += [f"Of {len(tested)} claims that were tested here: {', '.join(said)}."]
     alt = "Difference in AUC of each variant from raw, with 95 % intervals"
     parts += [f"![{alt}](figures/differences.svg)"]
     parts += [re.sub(r"([●✕○◌]) ", "\\1\u00a0", show.markdown(board))]  # kept on one line

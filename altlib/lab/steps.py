@@ -421,19 +421,23 @@ def checkpoint_seconds() -> float:
 
 
 def finetune_all(planned: Planned) -> None:
-    """Finds or makes the runs of studies and prints their AUC.
+    """Finds or makes the runs of studies, and prints how many are there.
 
-    A run that fails does not stop the others; tables name it as missing, with the reason.
+    A run that fails is named, with the reason, and does not stop the others; tables leave it blank.
     """
+    whole = done = 0
     for study, settings in planned.items():
         for setting, several in settings.items():
             for config in several:
-                name = f"{study}, {setting}: {config.variant}, seed {config.training.seed}"
+                whole += 1
                 try:
-                    print(f"{name}, test AUC {finetune(config)['auc']:.4f}")
+                    finetune(config)
+                    done += 1
                 except Exception as error:
                     ended = failure(error)
+                    name = f"{study}, {setting}: {config.variant}, seed {config.training.seed}"
                     print(f"{name}, {ended['status']}: {ended['reason']}")
+    print(f"{done} of {whole} runs are there.")
 
 
 def scores(data: Prepared, batches: Batches, probabilities: np.ndarray) -> dict[str, float]:
