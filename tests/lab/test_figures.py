@@ -56,5 +56,8 @@ def test_runs_are_lines_and_variants_stand_once_in_the_legend() -> None:
     figure = figures.finetuning_curves(found)
     assert [line.get_linestyle() for line in figure.axes[0].lines] == ["--", "--", "-"]
     texts = drawn(figure)
-    assert texts.count("ID-based model (raw)") == texts.count("ALT_ctr") == 1 and "validation AUC" in texts
+    assert (
+        texts.count("ID-based model (raw)") == texts.count("ALT_ctr") == 1
+        and "validation AUC" in texts
+    )
     assert drawn(figures.finetuning_curves(found[:0]))
