@@ -283,10 +283,9 @@ def depending(study: str, tables: Mapping[str, pd.DataFrame]) -> str:
     if len(set(words.values())) < 2:
         return ""
     each = ", ".join(f"{setting}: {word}" for setting, word in words.items())
-    one = (
-        "; one pretraining" if (lines.get("pretrainings", pd.Series(dtype=int)) == 1).any() else ""
-    )
-    return f"; depends on {study.replace('_', ' ')} ({each}{one})"
+    once = "pretrainings" in lines and lines["pretrainings"].max() == 1
+    name = study.replace("_", " ") + (", one pretraining" if once else "")
+    return f"; depends on {name} ({each})"
 
 
 def sentence(line: pd.Series) -> str:
