@@ -125,5 +125,5 @@ def finetuning_curves(found: pd.DataFrame) -> Figure:
         axis.legend(frameon=False)
     splits = " or ".join(sorted(set(found["selected_on"])))
     axis.set(xlabel="epoch", ylabel=f"{splits} AUC", xlim=(0.5, longest + 0.5))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
