@@ -52,7 +52,8 @@ class _ThisPython(AsyncKernelManager):
             **get_kernel_dict(
                 extra_arguments=[
                     f"--IPKernelApp.exec_lines={KERNEL_START}",
-                    "--IPKernelApp.log_level=ERROR",  # it warns of plain TCP at every start
+                    # Of plain TCP it warns at every start, and of the interrupt that ends it.
+                    "--IPKernelApp.log_level=CRITICAL",
                 ]
             )
         )

@@ -141,7 +141,8 @@ def read_run(config: Finetuning, tests: dict[str, Split]) -> dict[str, Any] | No
 
 
 def reported(dataset: str) -> list[dict[str, Any]]:
-    """What others report for a data set: source, split, note, and AUC and Logloss by model."""
+    """What others report for a data set: source, split, whether models read user and item ids, a
+    note, and AUC and Logloss by model."""
     return entries(Path(__file__).with_name("reported.yaml")).get(dataset, [])
 
 

@@ -63,6 +63,7 @@ def front(
     doubts: Sequence[str],
     missing: Sequence[str],
     stands_on: str,
+    reported: pd.DataFrame,
 ) -> str:
     """The front page in Markdown.
 
@@ -73,20 +74,28 @@ def front(
         doubts: from `tables.warnings`.
         missing: names of runs that are not there, for a footnote.
         stands_on: from `basis`.
+        reported: what others report, from notebook 7; lines without a figure of ours do not count.
     """
     tested = verdicts[verdicts["verdict"] != claims.NOT_TESTED]
     said = [f"{(tested['verdict'] == word).sum()} {word}" for word in SIGNS]
     board = tested[["claim", "verdict", "figures"]].replace({"verdict": SIGNS})
     untested = verdicts.loc[verdicts["verdict"] == claims.NOT_TESTED, "claim"]
-    parts = [f"# {title}", asked, "## Verdicts"]
-    parts += [f"Of {len(tested)} claims that were tested here: {', '.join(said)}."]
-    alt = "Difference in AUC of each variant from raw, with 95 % intervals"
-    parts += [f"![{alt}](figures/differences.svg)"]
-    parts += [re.sub(r"([●✕○◌]) ", "\\1\u00a0", show.markdown(board))]  # kept on one line
-    if len(untested):
-        parts += ["Not tested here: " + " ".join(untested)]
+    parts = [f"# {title}", asked]
+    if len(tested):
+        parts += ["## Verdicts"]
+        parts += [f"Of {len(tested)} claims that were tested here: {', '.join(said)}."]
+        if main["AUC − raw"].notna().any():
+            alt = "Difference in AUC of each variant from raw, with 95 % intervals"
+            parts += [f"![{alt}](figures/differences.svg)"]
+        parts += [re.sub(r"([●✕○◌]) ", "\\1\u00a0", show.markdown(board))]  # kept on one line
+        if len(untested):
+            parts += ["Not tested here: " + " ".join(untested)]
+    else:
+        parts += ["No claim of the paper was tested here."]
     parts += ["## The main table", show.markdown(main[[*MAIN]])]
     parts += ["<details><summary>all columns</summary>", show.markdown(main), "</details>", *doubts]
+    if len(reported) and len(ours := reported[reported["AUC here"].notna()]):
+        parts += ["## Beside what others report", show.markdown(ours)]
     parts += ["## Data, machine and versions", show.literal(stands_on)]
     if missing:
         parts += [f"Missing runs ({len(missing)}): {show.literal('; '.join(missing))}."]

@@ -274,13 +274,16 @@ def restricted(found: pd.DataFrame, part: np.ndarray) -> pd.DataFrame:
 
 
 def budgets(profile: Profile) -> str:
-    """The budgets of finetuning by kind of model, in a sentence."""
-    parts = []
+    """The budgets of finetuning by kind of model in the main table, in a sentence."""
+    parts, kinds = [], {VARIANTS[variant].kind for variant in profile.seeds}
     for kind, name in {"ctr": "ID-based models", "lang": "PLMs", "both": "both together"}.items():
+        if kind not in kinds:
+            continue
         of = getattr(profile.finetuning, kind)
         epochs = f"{of.epochs} epoch{'s' if of.epochs > 1 else ''}"
         parts.append(f"{name} at most {epochs} with batch size {of.batch}")
-    return f"Each kind of model has its own budget: {', '.join(parts)}, stopped early by AUC."
+    own = "Each kind of model has its own budget" if len(parts) > 1 else "The budget"
+    return f"{own}: {', '.join(parts)}, stopped early by AUC."
 
 
 def warnings(found: pd.DataFrame) -> list[str]:

@@ -22,8 +22,18 @@ MAIN = pd.DataFrame(
 )
 
 
-def front(missing: tuple[str, ...] = ()) -> str:
-    return site.front("ALT on *x*", "Asked.", VERDICTS, MAIN, ["A finding."], missing, "Data: x.")
+REPORTED = pd.DataFrame(
+    {"model": ["DCNv2", "P5"], "AUC reported": [0.9, 0.8], "AUC here": [0.91, None]}
+)
+
+
+def front(
+    missing: tuple[str, ...] = (),
+    verdicts: pd.DataFrame = VERDICTS,
+    reported: pd.DataFrame = REPORTED,
+) -> str:
+    words = ("ALT on *x*", "Asked.", verdicts, MAIN, ["A finding."], missing, "Data: x.", reported)
+    return site.front(*words)
 
 
 def test_the_front_page_begins_with_what_stands() -> None:
@@ -40,6 +50,19 @@ def test_the_front_page_begins_with_what_stands() -> None:
 def test_what_is_missing_is_a_footnote() -> None:
     text = front(("P5, seed 0 (no weights)",))
     assert text.rstrip().endswith("Missing runs (1): P5, seed 0 (no weights).")
+
+
+def test_what_others_report_stands_beside_ours() -> None:
+    text = front()
+    assert "## Beside what others report" in text and "| DCNv2 " in text and "| P5 " not in text
+    assert "others report" not in front(reported=REPORTED.iloc[1:])
+    assert "others report" not in front(reported=pd.DataFrame())
+
+
+def test_a_page_without_a_tested_claim_or_a_difference_shows_neither() -> None:
+    text = front(verdicts=VERDICTS.iloc[2:])
+    assert text.startswith("# ALT on *x*\n\nAsked.\n\nNo claim of the paper was tested here.")
+    assert "Verdicts" not in text and "differences.svg" not in text
 
 
 @pytest.fixture

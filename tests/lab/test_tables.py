@@ -239,3 +239,5 @@ def test_budgets_are_told_by_kind_of_model() -> None:
     assert (
         "ID-based models at most 20 epochs with batch size 1024, PLMs at most 1 epoch with" in told
     )
+    told = tables.budgets(replace(config, seeds={"raw": [0]}))
+    assert told.startswith("The budget: ID-based models at most 20 epochs") and "PLM" not in told
