@@ -36,6 +36,8 @@ def test_a_profile_runs_its_jobs_and_the_notebooks_that_it_has_something_for(pro
     expected = (every - set(STUDY_NOTEBOOKS)) | set(plan.profile.studies) | {"04_finetune_ctr"}
     if "alt_both" not in plan.profile.seeds:
         expected -= {"12_alignment", "13_serving"}
+    if not {"plain_lang", "alt_lang"} & set(plan.profile.seeds):
+        expected -= {"05_finetune_lang"}
     if not any(run.pretraining for runs in plan.runs.values() for run in runs):
         expected -= {"03_pretraining"}
     assert set(notebooks) == expected

@@ -94,7 +94,7 @@ def plan(name: str) -> Plan:
     data = [name for name in jobs if name.startswith("data/")]
     shown = {"01_data": data, "02_templating": data}
     shown |= {"03_pretraining": showing(*aligned)} if aligned else {}
-    shown |= {notebook: showing(*of) for notebook, of in runs.items()}
+    shown |= {notebook: showing(*of) for notebook, of in runs.items() if of}
     shown |= {"06_finetune_both": main}
     if {"raw", "alt_ctr", "alt_lang", "alt_both"} <= set(profile.seeds):
         shown |= {"12_alignment": main, "13_serving": main}
