@@ -97,7 +97,8 @@ def plan(name: str) -> Plan:
     shown |= {notebook: showing(*of) for notebook, of in runs.items() if of}
     shown |= {"06_finetune_both": main}
     if {"raw", "alt_ctr", "alt_lang", "alt_both"} <= set(profile.seeds):
-        shown |= {"12_alignment": main, "13_serving": main}
+        compared = runs.get("09_ablations", [])
+        shown |= {"12_alignment": showing(*profile.runs(), *compared), "13_serving": main}
     return Plan(profile, runs, jobs, shown | {"14_report": list(jobs)})
 
 
