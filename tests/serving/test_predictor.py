@@ -1,5 +1,6 @@
 """The predictor: raw values in, clear errors, and nothing heavy to import."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def test_frames_of_other_kinds_give_the_same_words(reader: Predictor) -> None:
         "price": pyarrow.array([0.1, 2], pyarrow.float32()),
         "more": pyarrow.array(["x", "y"]),
     }
-    expected = [[str(2**60 + 1), "0.1"], ["unknown", "2"]]
+    expected = [(str(2**60 + 1), "0.1"), ("unknown", "2")]
     table = pyarrow.table(columns)
     frame = pd.DataFrame(
         {"user": pd.array([2**60 + 1, None], "Int64"), "price": np.array([0.1, 2], np.float32)}
@@ -101,11 +102,17 @@ def test_frames_of_other_kinds_give_the_same_words(reader: Predictor) -> None:
         reader.words(Other())
 
 
+def test_the_garbage_collector_has_nothing_to_go_through(out: Path, row: dict[str, Any]) -> None:
+    values = Predictor(out).words([row] * 1000)
+    gc.collect()
+    assert not any(gc.is_tracked(of) for of in values)
+
+
 def test_a_number_has_the_spelling_of_training(reader: Predictor) -> None:
     prices = ["2.50", 2.5, np.float32(2.5), "2.5", Decimal("2.500")]
     found = reader.words([{"user": 4, "price": price} for price in prices])
-    assert found == [["4.0", "2.5"]] * 5  # the vocabulary of this field has text
-    assert reader.words([{"user": "4", "price": True}]) == [["4", "True"]]
+    assert found == [("4.0", "2.5")] * 5  # the vocabulary of this field has text
+    assert reader.words([{"user": "4", "price": True}]) == [("4", "True")]
 
 
 @pytest.mark.parametrize(
