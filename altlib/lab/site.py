@@ -28,6 +28,7 @@ from altlib.lab import claims, show
 SIGNS = {word: f"{sign} {word}" for word, sign in zip(claims.VERDICTS, "●✕○◌", strict=False)}
 MAIN = ("variant", "model", "seeds", "AUC", "Logloss", "AUC − raw", "low", "high")
 """The columns of the main table on the front page."""
+BESIDE = ("model", "AUC reported", "AUC here", "Logloss reported", "Logloss here")
 
 
 def basis(profile: str, found: pd.DataFrame) -> str:
@@ -95,7 +96,9 @@ def front(
     parts += ["## The main table", show.markdown(main[[*MAIN]])]
     parts += ["<details><summary>all columns</summary>", show.markdown(main), "</details>", *doubts]
     if len(reported) and len(ours := reported[reported["AUC here"].notna()]):
-        parts += ["## Beside what others report", show.markdown(ours)]
+        parts += ["## Beside what others report"]
+        for (source, note), of in ours.groupby(["source", "note"], sort=False):
+            parts += [f"{source}: {note}.", show.markdown(of[[*BESIDE]])]
     parts += ["## Data, machine and versions", show.literal(stands_on)]
     if missing:
         parts += [f"Missing runs ({len(missing)}): {show.literal('; '.join(missing))}."]

@@ -23,7 +23,8 @@ MAIN = pd.DataFrame(
 
 
 REPORTED = pd.DataFrame(
-    {"model": ["DCNv2", "P5"], "AUC reported": [0.9, 0.8], "AUC here": [0.91, None]}
+    {name: [0.9, 0.8] for name in site.BESIDE}
+    | {"model": ["DCNv2", "P5"], "AUC here": [0.91, None], "source": "A paper", "note": "tuned"}
 )
 
 
@@ -54,7 +55,8 @@ def test_what_is_missing_is_a_footnote() -> None:
 
 def test_what_others_report_stands_beside_ours() -> None:
     text = front()
-    assert "## Beside what others report" in text and "| DCNv2 " in text and "| P5 " not in text
+    assert "## Beside what others report\n\nA paper: tuned.\n\n| model " in text
+    assert "| DCNv2 " in text and "| P5 " not in text
     assert "others report" not in front(reported=REPORTED.iloc[1:])
     assert "others report" not in front(reported=pd.DataFrame())
 
