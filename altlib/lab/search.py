@@ -148,7 +148,8 @@ def searches(name: str) -> list[Search]:
     found: dict[str, Search] = {}
     following = set[str]()
     for place, variant, base, changes in rows:
-        made = made_of(in_setting(rest, base, changes), path)
+        trial = merged(base, tuning.base)  # a study's share of the rows is not that of trials
+        made = made_of(in_setting(rest, trial, changes), path)
         own = changes.keys() & {"data", "text", "plm", "alignment", "pretraining", "preset"}
         main = variant == "alt_ctr" and not place[1]
         starts = VARIANTS[variant].aligned and (main or bool(own) or "alt_ctr" not in profile.seeds)
@@ -168,7 +169,7 @@ def searches(name: str) -> list[Search]:
                     f"profile itself{f' in {place[2]!r}' if place[2] else ''}, with which a search "
                     "begins."
                 )
-        one = Search(name, variant, (place,), rest, base, changes, space, first, tuning.trials)
+        one = Search(name, variant, (place,), rest, trial, changes, space, first, tuning.trials)
         same = finetuning_key(one.run(first))
         if same in found:
             found[same] = replace(found[same], places=(*found[same].places, place))

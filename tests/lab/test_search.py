@@ -59,6 +59,15 @@ def test_every_row_is_tuned_once_over_what_it_reads(tmp_path: Path) -> None:
     assert rows["raw"].first == {"ctr.dropout": 0.0, "finetuning.ctr.rate": 1e-3}
 
 
+def test_trials_have_their_own_share_of_the_rows(tmp_path: Path) -> None:
+    """Whatever share the study itself has, so that a row of several tables is tuned once."""
+    fifth, tenth = ({"base": {"data": {"train_share": share}}} for share in (0.2, 0.1))
+    studies = {"08_backbones": {"backbones": fifth}}
+    rows = named(write(tmp_path, tuning=tenth, studies=studies))
+    assert {row.run(row.first).data.train_share for row in rows.values()} == {0.1}
+    assert rows["alt_ctr"].places[1] == ("08_backbones", "backbones", "DCNv2")
+
+
 def test_another_id_model_starts_from_the_pretraining_that_was_chosen(tmp_path: Path) -> None:
     settings = {
         "DeepFM": {"ctr": {"backbone": "deepfm"}},
