@@ -99,6 +99,8 @@ def differences(column: str, *values: str, sign: int = 1, against: str = "") -> 
             + (f": {word}" if len(words) > 1 else "")
             for word, (_, line) in zip(words, lines.iterrows(), strict=True)
         ]
+        if "pretrainings" in lines and lines["pretrainings"].max() == 1:
+            figures.append("one pretraining" + " each" * (len(lines) > 1))
         return together(words), "; ".join(figures), lines
 
     return test
@@ -150,6 +152,9 @@ def improvement(least: float) -> Test:
         interval = f"[{top['least']:+.2%}, {top['most']:+.2%}]"
         seeds = "" if several[-1] else ", one seed"
         figures = f"{top['variant']} {top['RelaImpr.']:+.2%} {interval}, the highest{seeds}"
+        single = [line["variant"] for _, line in lines.iterrows() if pairs(line) == 1]
+        if word == UNDECIDED and single and seeds == "":
+            figures += f"; one seed: {', '.join(single)}"
         return word, figures, lines.iloc[-1:]
 
     return test
@@ -316,8 +321,6 @@ def based_on(name: str, lines: pd.DataFrame, data: str) -> str:
             ends = dict.fromkeys(f"{int(end):,}" for end in (numbers.min(), numbers.max()))
             few = column == "seeds" and list(ends) == ["1"]
             words.append(f"{' to '.join(ends)} {'seed' if few else column}")
-    if "pretrainings" in lines and lines["pretrainings"].max() == 1:
-        words.append("one pretraining each" if len(lines) > 1 else "one pretraining")
     return ", ".join(words)
 
 

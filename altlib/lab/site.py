@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def basis(profile: str, found: pd.DataFrame) -> str:
         train, *others = (f"{rows:,} {split}" for split, rows in of["split rows"].items())
         named = f"{of['name']}{exact}, {SPLITS[of['split']]} into", f"{', '.join(others)} rows"
         data.setdefault(named, {})[train.partition(" ")[0]] = None
-    told = [f"{name} {' or '.join(of)} train, {others}" for (name, others), of in data.items()]
+    told = [f"{name} {rows_of(of)}, {others}" for (name, others), of in data.items()]
     provenances = [result["provenance"] for result in found["result"]]
     machines = {
         f"{made['machine']}, {made['threads']} thread{'s' * (made['threads'] > 1)}": None
@@ -54,6 +54,12 @@ def basis(profile: str, found: pd.DataFrame) -> str:
         f"Data: {'; '.join(told)}. Profile: {profile}. Machine: {'; '.join(machines)}. "
         f"{'; '.join(versions)}. Run on {' to '.join(sorted({days[0], days[-1]}))}."
     )
+
+
+def rows_of(train: Iterable[str]) -> str:
+    """The numbers of training rows: all of them, and those of studies on a part."""
+    whole, *parts = sorted(train, key=lambda rows: -int(rows.replace(",", "")))
+    return f"{whole} train" + (f" (in some studies {', '.join(parts)})" if parts else "")
 
 
 def front(
@@ -84,7 +90,10 @@ def front(
     parts = [f"# {title}", asked]
     if len(tested):
         parts += ["## Verdicts"]
-        parts += [f"Of {len(tested)} claims that were tested here: {', '.join(said)}."]
+        parts += [
+            f"Of {len(tested)} claims that were tested here: {', '.join(said)}. One seed alone "
+            "decides nothing: [how to read the results](../../docs/reading.md)."
+        ]
         if main["AUC − raw"].notna().any():
             alt = "Difference in AUC of each variant from raw, with 95 % intervals"
             parts += [f"![{alt}](figures/differences.svg)"]
@@ -126,6 +135,7 @@ def build(folder: Path, title: str) -> Path:
             shutil.copy(file, source / "guide")
         tree = contents("Notebooks", pages) + contents("Guide", [f"guide/{f.stem}" for f in guide])
         text = (folder / "README.md").read_text(encoding="utf-8")
+        text = text.replace("](../../docs/", "](guide/")
         (source / "index.md").write_text(f"{text}\n\n{tree}\n", encoding="utf-8")
         with patch_docutils(None), docutils_namespace():
             places = (source, None, out, Path(scratch, "trees"))
