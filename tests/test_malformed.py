@@ -258,8 +258,8 @@ def test_values_of_every_type_have_the_words_of_training(seed: int, tmp_path: Pa
     predictor.fields = COLUMNS[:4]
     frame = own.table(tmp_path / "t.parquet")
     for rows in (table, frame):
-        assert predictor.words(rows) == words
-        assert [predictor.words(rows[n : n + 1])[0] for n in range(number)] == words
+        assert [list(row) for row in predictor.words(rows)] == words
+        assert [list(predictor.words(rows[n : n + 1])[0]) for n in range(number)] == words
     mappings = [
         {name: column[n].as_py() for name, column in columns.items()} for n in range(number)
     ]

@@ -81,8 +81,8 @@ def test_a_verdict_is_a_sentence_to_quote() -> None:
     sentences = [claims.sentence(line) for _, line in found.iterrows()]
     assert (
         "“ALT_ctr improves every ID-based model” is supported (based on MovieLens-1M, split by "
-        "time, table backbones, 5,000 train rows, 2 seeds, one pretraining): "
-        "DCNv2 +0.0150 [+0.0100, +0.0200]."
+        "time, table backbones, 5,000 train rows, 2 seeds): "
+        "DCNv2 +0.0150 [+0.0100, +0.0200]; one pretraining."
     ) in sentences
     assert sum("was not tested" in sentence for sentence in sentences) == len(sentences) - 1
 
