@@ -144,17 +144,14 @@ def improvement(least: float) -> Test:
         lines = lines.assign(least=lines["low"] / raw, most=lines["high"] / raw)
         lines = lines.sort_values("RelaImpr.")
         top = lines.iloc[-1]
-        several = [pairs(line) > 1 for _, line in lines.iterrows()]
-        word = SUPPORTED if top["least"] >= least and several[-1] else UNDECIDED
+        single = [line["variant"] for _, line in lines.iterrows() if pairs(line) < 2]
+        word = SUPPORTED if top["least"] >= least and top["variant"] not in single else UNDECIDED
         # A variant that is missing, or has one seed only, may reach it.
-        if (lines["most"] < least).all() and all(several) and len(lines) == len(ALIGNED):
+        if (lines["most"] < least).all() and not single and len(lines) == len(ALIGNED):
             word = CONTRADICTED
         interval = f"[{top['least']:+.2%}, {top['most']:+.2%}]"
-        seeds = "" if several[-1] else ", one seed"
-        figures = f"{top['variant']} {top['RelaImpr.']:+.2%} {interval}, the highest{seeds}"
-        single = [line["variant"] for _, line in lines.iterrows() if pairs(line) == 1]
-        if word == UNDECIDED and single and seeds == "":
-            figures += f"; one seed: {', '.join(single)}"
+        figures = f"{top['variant']} {top['RelaImpr.']:+.2%} {interval}, the highest"
+        figures += f"; one seed: {', '.join(single)}" if single else ""
         return word, figures, lines.iloc[-1:]
 
     return test

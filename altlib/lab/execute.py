@@ -52,7 +52,7 @@ class _ThisPython(AsyncKernelManager):
             **get_kernel_dict(
                 extra_arguments=[
                     f"--IPKernelApp.exec_lines={KERNEL_START}",
-                    # Of plain TCP it warns at every start, and of the interrupt that ends it.
+                    # It warns of plain TCP at each start, and calls its own end an error.
                     "--IPKernelApp.log_level=CRITICAL",
                 ]
             )

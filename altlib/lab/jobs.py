@@ -97,7 +97,7 @@ def plan(name: str) -> Plan:
     shown |= {notebook: showing(*of) for notebook, of in runs.items() if of}
     shown |= {"06_finetune_both": main}
     if {"raw", "alt_ctr", "alt_lang", "alt_both"} <= set(profile.seeds):
-        compared = runs.get("09_ablations", [])
+        compared = runs.get("09_ablations", [])  # their pretrainings, in notebook 12
         shown |= {"12_alignment": showing(*profile.runs(), *compared), "13_serving": main}
     return Plan(profile, runs, jobs, shown | {"14_report": list(jobs)})
 

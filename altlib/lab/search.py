@@ -45,8 +45,8 @@ class Search:
         profile: its name, or the path of its file.
         variant: what is finetuned.
         places: where tables have this row.
-        entries, base, setting: of the profile, with a share of the rows if tuning has one, of the
-            study, and of its setting; as for `in_setting`.
+        entries, base, setting: of the profile, of the study and all trials, and of the study's
+            setting; as for `in_setting`.
         space: what each entry may be, by its path.
         first: values of the first trial, by path.
         trials: how many.
@@ -133,7 +133,6 @@ def searches(name: str) -> list[Search]:
             except ValueError as error:
                 raise ValueError(f"In tuning.space of {error}") from None
     rest = {name: of for name, of in entries.items() if name not in ("studies", "tuning")}
-    rest = with_changes(rest, tuning.base)
     rows: list[tuple[Place, str, dict[str, Any], dict[str, Any]]] = [
         (("", "", ""), variant, {}, {}) for variant in profile.seeds
     ]
@@ -148,7 +147,7 @@ def searches(name: str) -> list[Search]:
     found: dict[str, Search] = {}
     following = set[str]()
     for place, variant, base, changes in rows:
-        trial = merged(base, tuning.base)  # a study's share of the rows is not that of trials
+        trial = merged(base, tuning.base)  # trials have their own share of the rows
         made = made_of(in_setting(rest, trial, changes), path)
         own = changes.keys() & {"data", "text", "plm", "alignment", "pretraining", "preset"}
         main = variant == "alt_ctr" and not place[1]

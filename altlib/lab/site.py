@@ -29,17 +29,19 @@ SIGNS = {word: f"{sign} {word}" for word, sign in zip(claims.VERDICTS, "●✕�
 MAIN = ("variant", "model", "seeds", "AUC", "Logloss", "AUC − raw", "low", "high")
 """The columns of the main table on the front page."""
 BESIDE = ("model", "AUC reported", "AUC here", "Logloss reported", "Logloss here")
+"""The columns of what others report, there."""
 
 
 def basis(profile: str, found: pd.DataFrame) -> str:
     """On what tables stand: the data, profile, machines, versions and days of `results.read`."""
-    data: dict[tuple[str, str], dict[str, None]] = {}
+    data: dict[tuple[str, str], set[int]] = {}
     for of in (result["data"] for result in found["result"]):
         exact = "" if of.get("exact", True) else " (not known to be the published copy)"
-        train, *others = (f"{rows:,} {split}" for split, rows in of["split rows"].items())
-        named = f"{of['name']}{exact}, {SPLITS[of['split']]} into", f"{', '.join(others)} rows"
-        data.setdefault(named, {})[train.partition(" ")[0]] = None
-    told = [f"{name} {rows_of(of)}, {others}" for (name, others), of in data.items()]
+        train, *others = of["split rows"].items()
+        rest = ", ".join(f"{rows:,} {split}" for split, rows in others)
+        named = f"{of['name']}{exact}, {SPLITS[of['split']]} into", f"{rest} rows"
+        data.setdefault(named, set()).add(train[1])
+    told = [f"{name} {rows_of(of)}, {rest}" for (name, rest), of in data.items()]
     provenances = [result["provenance"] for result in found["result"]]
     machines = {
         f"{made['machine']}, {made['threads']} thread{'s' * (made['threads'] > 1)}": None
@@ -56,9 +58,9 @@ def basis(profile: str, found: pd.DataFrame) -> str:
     )
 
 
-def rows_of(train: Iterable[str]) -> str:
+def rows_of(train: Iterable[int]) -> str:
     """The numbers of training rows: all of them, and those of studies on a part."""
-    whole, *parts = sorted(train, key=lambda rows: -int(rows.replace(",", "")))
+    whole, *parts = (f"{rows:,}" for rows in sorted(train, reverse=True))
     return f"{whole} train" + (f" (in some studies {', '.join(parts)})" if parts else "")
 
 
@@ -135,7 +137,7 @@ def build(folder: Path, title: str) -> Path:
             shutil.copy(file, source / "guide")
         tree = contents("Notebooks", pages) + contents("Guide", [f"guide/{f.stem}" for f in guide])
         text = (folder / "README.md").read_text(encoding="utf-8")
-        text = text.replace("](../../docs/", "](guide/")
+        text = text.replace("](../../docs/", "](guide/")  # where the site has them
         (source / "index.md").write_text(f"{text}\n\n{tree}\n", encoding="utf-8")
         with patch_docutils(None), docutils_namespace():
             places = (source, None, out, Path(scratch, "trees"))

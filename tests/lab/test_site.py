@@ -42,7 +42,7 @@ def test_the_front_page_begins_with_what_stands() -> None:
     assert text.startswith("# ALT on *x*\n\nAsked.\n\n## Verdicts\n\nOf 2 claims")
     assert "1 supported, 0 contradicted, 1 no difference, 0 undecided" in text
     assert "(../../docs/reading.md)" in text
-    assert site.rows_of(["583", "58,284", "5,828"]) == "58,284 train (in some studies 5,828, 583)"
+    assert site.rows_of([583, 58284, 5828]) == "58,284 train (in some studies 5,828, 583)"
     assert "●\u00a0supported" in text and "○\u00a0no difference" in text
     assert "Not tested here: ALT sings." in text
     assert text.count("| raw ") == 2 and "<summary>all columns</summary>" in text
