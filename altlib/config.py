@@ -295,7 +295,7 @@ class TrainingConfig:
         epochs: passes over the training split, at most.
         batch: rows of an optimiser step on all processes, unless accumulated.
         rate: AdamW's learning rate of everything but the PLM.
-        plm_rate: learning rate of the PLM.
+        plm_rate: learning rate of the PLM's encoder; all else, heads too, learns with `rate`.
         weight_decay: AdamW's, decoupled.
         embedding_l2: weight of the squared norm of the ID embeddings in the loss.
         schedule: "constant", or "cosine" down to 0 over all epochs.

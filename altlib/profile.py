@@ -211,6 +211,10 @@ class Profile:
                 )
         self._check_names()
         budgets = (self.finetuning.ctr, self.finetuning.lang, self.finetuning.both)
+        if any(budget.seed for budget in budgets):
+            raise ValueError(
+                "finetuning has a seed; those under seeds, and of a study, are used. Leave it out."
+            )
         rules = {budget.select_on for budget in budgets}
         if len(rules) > 1:
             raise ValueError(

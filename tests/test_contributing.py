@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from altlib.config import BACKBONES, CtrConfig
-from altlib.data import sources
-from altlib.data.fetch import Raw
+from altlib.data import fetch, sources
 from altlib.data.tabular import prepare
+from altlib.lab.keys import raw_checksums
 from altlib.models import ctr, losses
 from altlib.profile import study_runs
 from altlib.store import PROJECT
@@ -31,7 +31,9 @@ def example(title: str) -> str:
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     """What the examples add is taken out again."""
-    known: tuple[dict[str, Any], ...] = (sources.READERS, ctr.MODELS, BACKBONES, losses.MTM)
+    known: tuple[dict[str, Any], ...] = (
+        *(sources.READERS, fetch.DATA, ctr.MODELS, BACKBONES, losses.MTM),
+    )
     before = [dict(of) for of in known]
     yield
     for of, was in zip(known, before, strict=True):
@@ -39,17 +41,21 @@ def as_before() -> Iterator[None]:
         of.update(was)
 
 
-def test_a_data_set(tmp_path: Path) -> None:
+def test_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(example("Add a data set"), {})
     moods = ["calm", "loud", "sad"]
     lines = [f"{1 + i % 9}\t{1 + i // 9}\t{moods[i // 9 % 3]}\t{1 + i % 5}" for i in range(90)]
-    (tmp_path / "plays.tsv").write_text("\n".join(lines))
-    data = sources.READERS["songs"](Raw("songs", tmp_path, "user folder", {}, True, ""))
+    (tmp_path / "songs").mkdir()
+    plays = tmp_path / "songs" / "plays.tsv"
+    plays.write_text("\n".join(lines))
+    monkeypatch.setenv("ALTLIB_DATA", str(tmp_path))
+    data = sources.load("songs")
+    assert list(raw_checksums("songs")) == ["plays.tsv"]
     prepared = prepare(data.frame, data.schema, split="random")
     assert len(prepared.labels) == 72 and prepared.schema.fields[2].determined_by == ("song",)
-    (tmp_path / "plays.tsv").write_text("\n".join([*lines, "1\t99\tcalm\t7"]))
+    plays.write_text("\n".join([*lines, "1\t99\tcalm\t7"]))
     with pytest.raises(ValueError, match="line 91, column 'rating': found '7'"):
-        sources.READERS["songs"](Raw("songs", tmp_path, "user folder", {}, True, ""))
+        sources.load("songs")
 
 
 def test_an_id_based_model() -> None:

@@ -186,6 +186,7 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
             r"The study 'main' has a name that is taken",
         ),
         ({"finetuning": {"lang": {"select_on": "test"}}}, r"mixes early stopping on test and val"),
+        ({"finetuning": {"both": {"seed": 7}}}, r"finetuning has a seed; those under seeds"),
         ({"seeds": {"p5": [0]}}, r"seeds names the variant 'p5'"),
         ({"seeds": {"raw": [-1]}}, r"'seeds.raw.0' is -1: .*greater than or equal to 0"),
         ({"seeds": {"raw": [10**300]}}, r"'seeds.raw.0' is 10+: .*less than"),

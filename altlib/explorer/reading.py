@@ -6,7 +6,7 @@ rows whether fields attend to their own words. Attention is not an explanation: 
 model reads, not why it answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,36 +180,41 @@ def own_words(
 
 
 def needed_words(
-    model: Alignment, data: Prepared, sentences: TokenTable, rows: np.ndarray
+    models: Sequence[Alignment], data: Prepared, sentences: TokenTable, rows: np.ndarray
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Whether masked fields need their own words.
+    """Whether masked fields need their own words, after one or several pretrainings.
 
     Returns:
         For each masked field that the sentence holds what hiding its own words adds to its loss, in
-        nats, with a 95 % bootstrap interval over users; the field whose words it needs most;
-        whether these are its own or those of a field that determines it; and the number of rows,
-        of those at `rows`, whose ID is known. And the mean over the rows of what each masked field
-        needs of each field's words [F, F], indexed by words of the fields.
+        nats; the 95 % bootstrap interval over users, from the lowest to the highest end among the
+        pretrainings; the field whose words it needs most; whether, after each pretraining, these
+        are its own or those of a field that determines it; the number of rows, of those at `rows`,
+        whose ID is known; and the number of pretrainings. And the mean over rows and pretrainings
+        of what each masked field needs of each field's words [F, F], indexed by words of the
+        fields.
     """
-    found = needs(model, data, sentences, rows)
-    mean = np.nanmean(found, 0)
+    found = np.stack([needs(model, data, sentences, rows) for model in models])
+    each = np.nanmean(found, 1)
+    mean = each.mean(0)
     users = data.users(rows)
     words = [field.words for field in data.schema.fields]
     groups = data.schema.together("determining")
     lines = []
     for f in sentence_fields(data.schema, sentences.config):
-        known = ~np.isnan(found[:, f, f])
+        known = ~np.isnan(found[0, :, f, f])
         if not known.any():  # no row has an ID of this field that could come back
             continue
-        own, most = found[known, f, f], int(mean[f].argmax())
+        intervals = [over_users(own, users[known]) for own in found[:, known, f, f]]
         lines.append(
             {
                 "masked field": words[f],
-                "own words (nats)": own.mean(),
-                **over_users(own, users[known]),
-                "needs most": words[most],
-                "of its own": most in groups[f],
+                "own words (nats)": mean[f, f],
+                "low": min(interval["low"] for interval in intervals),
+                "high": max(interval["high"] for interval in intervals),
+                "needs most": words[int(mean[f].argmax())],
+                "of its own": all(int(of[f].argmax()) in groups[f] for of in each),
                 "rows": int(known.sum()),
+                "pretrainings": len(models),
             }
         )
     return pd.DataFrame(lines), pd.DataFrame(mean, words, words)

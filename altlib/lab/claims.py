@@ -185,9 +185,9 @@ def degeneration(table: pd.DataFrame) -> Finding:
 
 
 def needed_words(table: pd.DataFrame) -> Finding:
-    """Whether most masked fields need their own words, and more than those of other fields: the
-    interval of what hiding them costs lies above 0, and the words needed most are the field's own
-    or those of one that determines it."""
+    """Whether most masked fields need their own words, and more than those of other fields: after
+    each of several pretrainings the interval of what hiding them costs lies above 0, and the words
+    needed most are the field's own or those of one that determines it."""
     own = (table["low"] > 0) & table["of its own"]
     other = (table["low"] <= 0) & ~table["of its own"]
     figures = "; ".join(
@@ -196,7 +196,11 @@ def needed_words(table: pd.DataFrame) -> Finding:
         for _, line in table.iterrows()
     )
     word = SUPPORTED if own.mean() > 0.5 else CONTRADICTED if other.mean() > 0.5 else UNDECIDED
-    return word, f"{own.sum()} of {len(table)} fields; {figures}", table
+    number = table["pretrainings"].max()
+    if number == 1:
+        word, figures = UNDECIDED, f"{figures}; one pretraining"
+    after = f", after each of {number} pretrainings" if number > 1 else ""
+    return word, f"{own.sum()} of {len(table)} fields{after}; {figures}", table
 
 
 def same_cost(table: pd.DataFrame) -> Finding:

@@ -149,7 +149,9 @@ def searches(name: str) -> list[Search]:
     for place, variant, base, changes in rows:
         trial = merged(base, tuning.base)  # trials have their own share of the rows
         made = made_of(in_setting(rest, trial, changes), path)
-        own = changes.keys() & {"data", "text", "plm", "alignment", "pretraining", "preset"}
+        own = changes.keys() & {"data"} or (changes | base).keys() & {
+            *("text", "plm", "alignment", "pretraining", "preset")
+        }
         main = variant == "alt_ctr" and not place[1]
         starts = VARIANTS[variant].aligned and (main or bool(own) or "alt_ctr" not in profile.seeds)
         space = {

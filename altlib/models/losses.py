@@ -2,7 +2,7 @@
 
 ICL is the symmetric InfoNCE of CLIP (arXiv 2103.00020) between the two towers; MLM is the cross
 entropy of masked words; MTM tells the masked feature from others by noise contrastive estimation
-(arXiv 1206.6426) or by a sampled or full softmax.
+(arXiv 1206.6426) or by the full softmax.
 """
 
 from collections.abc import Callable

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -180,7 +181,7 @@ def test_what_a_field_needs_is_what_hiding_words_costs(
 
 def test_needed_words_are_told_of_each_field(reader: Reader, model: Alignment) -> None:
     rows = reader.data.of("test")
-    table, mean = reading.needed_words(model, reader.data, reader.sentences, rows)
+    table, mean = reading.needed_words([model], reader.data, reader.sentences, rows)
     assert list(table["masked field"]) == reader.names == list(mean.columns)
     assert (table["low"] <= table["own words (nats)"]).all() and (
         table["own words (nats)"] <= table["high"]
@@ -190,6 +191,19 @@ def test_needed_words_are_told_of_each_field(reader: Reader, model: Alignment) -
         assert line["own words (nats)"] == pytest.approx(mean.iloc[f, f], abs=1e-6)  # type: ignore[index]
     genre = table.set_index("masked field").loc["genre"]
     assert genre["of its own"] == (genre["needs most"] in ("item id", "title", "genre"))
+
+
+def test_words_are_needed_if_each_pretraining_needs_them(reader: Reader, model: Alignment) -> None:
+    rows = reader.data.of("test")
+    other = reader.checkpoints["before pretraining"]
+    each = [reading.needed_words([m], reader.data, reader.sentences, rows) for m in (model, other)]
+    both, mean = reading.needed_words([model, other], reader.data, reader.sentences, rows)
+    (one, of_one), (two, of_two) = each
+    pd.testing.assert_frame_equal(mean, (of_one + of_two) / 2, check_dtype=False)
+    assert (both["low"] == np.minimum(one["low"], two["low"])).all()
+    assert (both["high"] == np.maximum(one["high"], two["high"])).all()
+    assert (both["of its own"] == one["of its own"] & two["of its own"]).all()
+    assert set(both["pretrainings"]) == {2}
 
 
 def test_recovered_values_are_the_field_s_own(reader: Reader, model: Alignment) -> None:

@@ -205,10 +205,13 @@ def test_a_field_draws_on_what_hiding_costs() -> None:
             "high": [0.6, 0.3, 0.1],
             "of its own": [True, True, False],
             "own attention": [0.9, 0.0, 0.1],
+            "pretrainings": [3, 3, 3],
         }
     )
     word, figures = verdict("A masked field draws", needed_words=table)
-    assert word == "supported" and "2 of 3 fields" in figures
+    assert word == "supported" and "2 of 3 fields, after each of 3 pretrainings" in figures
+    word, figures = verdict("A masked field draws", needed_words=table.assign(pretrainings=1))
+    assert word == "undecided" and figures.endswith("; one pretraining")
     assert "genre +0.20 nats [+0.10, +0.30], reads 0% there" in figures
     assert verdict("A masked", needed_words=table.assign(low=[0.4, -0.1, -0.1]))[0] == "undecided"
     others = table.assign(low=-0.1, **{"of its own": False})

@@ -83,6 +83,10 @@ def test_another_id_model_starts_from_the_pretraining_that_was_chosen(tmp_path: 
     other = rows["backbones, all noise: alt_ctr"]
     assert not other.leader and "pretraining.rate" in other.space
     assert "alignment.noise" not in other.space
+    base = {"base": {"alignment": {"noise": "all"}}}  # of a study says as much as a setting's own
+    rows = named(write(tmp_path, studies={"08_backbones": {"backbones": base}}))
+    other = rows["backbones, DCNv2: alt_ctr"]
+    assert not other.leader and "pretraining.rate" in other.space
 
 
 def test_a_setting_is_not_searched_for_what_it_says(tmp_path: Path) -> None:
