@@ -56,6 +56,13 @@ class Budgets:
     both: TrainingConfig
 
 
+ALIKE = (
+    *("name", "seeds", "pretrainings", "studies", "tuning", "tracker"),
+    *("threads", "processes", "nodes"),
+)
+"""Entries of a profile that a study's settings cannot have."""
+
+
 @dataclass(frozen=True, config=STRICT)
 class Study:
     """Settings that differ in stated entries, each run with the same variants and seeds.
@@ -99,9 +106,14 @@ class Study:
                     f"The setting '{setting}' of a study finetunes {named}; variants are "
                     f"{', '.join(VARIANTS)}."
                 )
-            if "seed" in changes.get("pretraining", {}):
+            if "seed" in mapping(changes, "pretraining"):
                 raise ValueError(
                     f"The setting '{setting}' of a study has a seed; those of the study are used."
+                )
+            if idle := [name for name in ALIKE if name in {**self.base, **changes}]:
+                raise ValueError(
+                    f"The setting '{setting}' of a study has '{idle[0]}', which is the same for "
+                    "all runs of a profile and would change nothing."
                 )
             if "data" in changes and self.against == "first setting":
                 raise ValueError(
@@ -446,7 +458,16 @@ def with_changes(entries: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
     """Entries of a profile with others in place, also of what tuning chose.
 
     A preset among the others brings all its entries.
+
+    Raises:
+        ValueError: the others take back a preset, whose entries cannot be told from those of the
+            profile.
     """
+    if entries.get("preset") == "published" and changes.get("preset", "published") != "published":
+        raise ValueError(
+            "The preset 'published' of a profile cannot be taken back in one that extends it, or "
+            "in a setting of a study: let the profile have no preset, and settings name it."
+        )
     changes = with_preset(changes)
     whole = merged(entries, {})
     spare(whole, changes)
@@ -518,10 +539,11 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the entries of `over` put in place, level by level; null removes one."""
+    """`base` with the entries of `over` put in place, level by level; null removes one, and stands
+    where there is none: the entries may be changes of others."""
     result = {k: merged(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()}
     for key, value in over.items():
-        if value is None and key in result:
+        if value is None and result.get(key) is not None:
             del result[key]
         elif isinstance(value, Mapping):
             below = result.get(key)
@@ -565,9 +587,7 @@ def with_settings(study: dict[str, Any], what: str) -> dict[str, Any]:
             name = name.replace("{}", str(value), 1)
         if name in settings:
             raise ValueError(f"{what} has a wrong grid: it makes the setting '{name}' twice.")
-        settings[name] = {}
-        for entry, value in zip(axes, values, strict=True):
-            settings[name] = merged(settings[name], nested(entry, value))
+        settings[name] = placed(dict(zip(axes, values, strict=True)))
     for name in rest.get("settings") or ():
         if name not in settings:
             raise ValueError(f"{what} has a grid, which does not make the setting '{name}'.")
@@ -579,6 +599,14 @@ def nested(path: str, value: Any) -> Any:
     for name in reversed(path.split(".")):
         value = {name: value}
     return value
+
+
+def placed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by path as nested entries."""
+    whole: dict[str, Any] = {}
+    for path, value in values.items():
+        whole = merged(whole, nested(path, value))
+    return whole
 
 
 Planned = dict[str, dict[str, list[Finetuning]]]
@@ -593,7 +621,6 @@ def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile
 
 def made_of(entries: dict[str, Any], path: Path) -> Profile:
     """The profile of a file's entries."""
-    entries = with_preset(entries)
     whole = checked(entries, path.name, Profile)
     rest = {name: of for name, of in entries.items() if name not in ("studies", "tuned", "tuning")}
     for variant, of in whole.tuned.items():

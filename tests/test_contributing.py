@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from altlib.config import BACKBONES, CtrConfig
+from altlib.config import BACKBONES, CtrConfig, DataConfig
 from altlib.data import fetch, sources
 from altlib.data.tabular import prepare
 from altlib.lab.keys import raw_checksums
@@ -51,7 +51,7 @@ def test_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALTLIB_DATA", str(tmp_path))
     data = sources.load("songs")
     assert list(raw_checksums("songs")) == ["plays.tsv"]
-    prepared = prepare(data.frame, data.schema, split="random")
+    prepared = prepare(data.frame, data.schema, DataConfig("songs", split="random"))
     assert len(prepared.labels) == 72 and prepared.schema.fields[2].determined_by == ("song",)
     plays.write_text("\n".join([*lines, "1\t99\tcalm\t7"]))
     with pytest.raises(ValueError, match="line 91, column 'rating': found '7'"):

@@ -186,6 +186,11 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
             r"The study 'main' has a name that is taken",
         ),
         ({"finetuning": {"lang": {"select_on": "test"}}}, r"mixes early stopping on test and val"),
+        (studies(base={"threads": 2}), r"'threads', which is the same for all runs"),
+        (
+            {"studies": {"09_ablations": {"x": {"settings": {"a": {"seeds": {"raw": [9]}}}}}}},
+            r"The setting 'a' of a study has 'seeds', which is the same for all runs",
+        ),
         ({"finetuning": {"both": {"seed": 7}}}, r"finetuning has a seed; those under seeds"),
         ({"seeds": {"p5": [0]}}, r"seeds names the variant 'p5'"),
         ({"seeds": {"raw": [-1]}}, r"'seeds.raw.0' is -1: .*greater than or equal to 0"),
@@ -219,6 +224,32 @@ def test_a_fault_in_a_profile_is_one_clear_sentence(changes: dict[str, Any], mes
     with pytest.raises(ValueError, match=message) as error:
         load_profile(TINY, changes)
     assert "\n" not in str(error.value)
+
+
+def test_a_preset_is_not_taken_back_without_a_word(tmp_path: Path) -> None:
+    text = Path(TINY).read_text() + "preset: published\nalpha: null\n"
+    (tmp_path / "theirs.yaml").write_text(text)
+    theirs = load_profile(str(tmp_path / "theirs.yaml"))
+    assert (theirs.alpha, theirs.alignment.contrast) == ("sigmoid", "dot")  # null goes before it
+    (tmp_path / "mine.yaml").write_text("extends: theirs.yaml\npreset: corrected\n")
+    with pytest.raises(ValueError, match="'published' of a profile cannot be taken back"):
+        load_profile(str(tmp_path / "mine.yaml"))
+
+
+def test_a_null_that_is_said_twice_stays_a_null(tmp_path: Path) -> None:
+    base = "      base: {finetuning: {ctr: {patience: null}}}\n"
+    study = "studies:\n  09_ablations:\n    mine:\n" + base
+    own = (
+        Path(TINY).read_text()[: Path(TINY).read_text().index("studies:")]
+        + study
+        + "      settings: {a: {}}\n"
+    )
+    (tmp_path / "theirs.yaml").write_text(own)
+    (tmp_path / "mine.yaml").write_text("extends: theirs.yaml\n" + study)
+    for name in ("theirs", "mine"):
+        (run,) = study_runs(str(tmp_path / f"{name}.yaml"), "09_ablations")["mine"]["a"]
+        assert run.training.patience is None
+    assert load_profile(str(tmp_path / "mine.yaml")).finetuning.ctr.patience is not None
 
 
 @pytest.mark.parametrize("name", [*REPORT_NAMES, "Main", "a/b", "../data", ".", "", "a b"])

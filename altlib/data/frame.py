@@ -124,8 +124,7 @@ def record(
     """The provenance of raw files; what speaks against the published set is also warned of.
 
     Args:
-        raw: the files.
-        counts: what they hold.
+        counts: what the files hold.
         known: what the published files hold.
         timed: whether they hold the times of their rows.
         odd: what else is to be warned of.
@@ -150,12 +149,5 @@ def record(
         )
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
-    return {
-        "name": raw.name,
-        "source": raw.source,
-        "sha256": raw.sha256,
-        "exact": raw.exact,
-        "note": raw.note,
-        "counts": counts,
-        "warnings": doubts,
-    }
+    known_of = {name: of for name, of in vars(raw).items() if name != "path"}
+    return {**known_of, "counts": counts, "warnings": doubts}

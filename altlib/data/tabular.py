@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
-from altlib.config import LabelRule
+from altlib.config import DataConfig, LabelRule
 from altlib.data.schema import Schema
 from altlib.data.spelling import UNKNOWN
+from altlib.data.validation import refuse
 
 SPLITS = ("train", "validation", "test")
 ARRAYS = ("rows", "labels", "split", "feature_of_value", "counts")  # of `Prepared`, a file each
@@ -35,11 +36,9 @@ class Vocabulary:
     """The features of each field.
 
     Attributes:
-        fields: names of the fields, in template order.
         values: the known values of each field, in the order of their ids.
     """
 
-    fields: list[str]
     values: list[list[str]]
 
     @property
@@ -220,29 +219,21 @@ def check(frame: pd.DataFrame, schema: Schema) -> None:
                 "of words."
             )
     low, high = schema.label.scale
-    faults = {name: frame[name].isna() for name in schema.field_names}
-    rules = dict.fromkeys(faults, f"a value that is not known is the word '{UNKNOWN}'")
-    faults["rating"] = ~frame["rating"].between(low, high)
-    rules["rating"] = f"a rating must lie from {low:g} to {high:g}"
-    faults["timestamp"] = ~frame["timestamp"].abs().lt(np.inf)
-    rules["timestamp"] = "a time is a number"
-    for name, wrong in faults.items():
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            raise ValueError(
-                f"The column '{name}' of '{schema.name}' has {frame[name].iloc[row]} in row "
-                f"{row + 1} (counted from 1): {rules[name]}."
-            )
+    frame = frame.set_axis(pd.RangeIndex(1, len(frame) + 1, name="row"))
+    faults = {name: (frame[name].isna(), "a word") for name in schema.field_names}
+    faults["rating"] = (
+        ~frame["rating"].between(low, high),
+        (f"a number from {low:g} to {high:g}, the scale of 'label'"),
+    )
+    faults["timestamp"] = ~frame["timestamp"].abs().lt(np.inf), "a number"
+    for name, (wrong, right) in faults.items():
+        refuse(f"The frame of '{schema.name}'", frame[name], wrong, right)
 
 
 def prepare(
     frame: pd.DataFrame,
     schema: Schema,
-    split: Literal["time", "random"] = "time",
-    seed: int = 0,
-    min_count: int = 2,
-    rows: int | None = None,
-    train_share: float = 1.0,
+    config: DataConfig | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Prepared:
     """Turns a frame into ids, labels and splits.
@@ -250,7 +241,7 @@ def prepare(
     Args:
         frame: as in `frame.Dataset`, and checked here.
         schema: the fields and the label rule.
-        split, seed, min_count, rows, train_share: as in `config.DataConfig`.
+        config: how the rows are used; by its defaults if None.
         provenance: of the frame; what happens here is added to a copy of it.
 
     Raises:
@@ -258,21 +249,24 @@ def prepare(
             the label rule leaves a split with one class only.
     """
     check(frame, schema)
+    config = config or DataConfig(schema.name)
     keep, labels = label(frame["rating"].to_numpy(), schema.label)
     chosen = np.flatnonzero(keep)
-    if rows is not None and rows < len(chosen):
-        chosen = np.sort(np.random.default_rng(seed).choice(chosen, rows, replace=False))
-    part = split_rows(frame["timestamp"].to_numpy()[chosen], split, seed)
-    if train_share < 1:
-        train = np.random.default_rng(seed).permutation(np.flatnonzero(part == 0))
-        left = np.delete(np.arange(len(part)), train[round(train_share * len(train)) :])
+    if config.rows is not None and config.rows < len(chosen):
+        chosen = np.sort(
+            np.random.default_rng(config.seed).choice(chosen, config.rows, replace=False)
+        )
+    part = split_rows(frame["timestamp"].to_numpy()[chosen], config.split, config.seed)
+    if config.train_share < 1:
+        train = np.random.default_rng(config.seed).permutation(np.flatnonzero(part == 0))
+        left = np.delete(np.arange(len(part)), train[round(config.train_share * len(train)) :])
         chosen, part = chosen[left], part[left]
     labels = labels[chosen]
     for position, name in enumerate(SPLITS):
         if len(np.unique(labels[part == position])) < 2:
             raise ValueError(
                 f"The {name} split of '{schema.name}' has only one class of labels; AUC needs "
-                f"both. Use more rows or another split than '{split}'."
+                f"both. Use more rows or another split than '{config.split}'."
             )
 
     values: list[list[str]] = []
@@ -280,6 +274,7 @@ def prepare(
     occurrences = []
     provenance = dict(provenance or {})
     doubts = provenance["warnings"] = list(provenance.get("warnings", []))
+    keys = {field.side: field.name for field in reversed(schema.fields)}.values()
     indices = np.empty((len(chosen), len(schema.fields)), np.int32)
     for f, name in enumerate(schema.field_names):
         codes = frame[name].cat.codes.to_numpy()[chosen]
@@ -299,8 +294,29 @@ def prepare(
             )
             warnings.warn(doubts[-1], stacklevel=2)
         values.append(words)
-        known.append([w for w, c in zip(words, count, strict=True) if c >= min_count])
-    vocabulary = Vocabulary(schema.field_names, known)
+        known.append([w for w, c in zip(words, count, strict=True) if c >= config.min_count])
+        if not known[-1]:
+            doubts.append(
+                f"The field '{name}' of '{schema.name}' says nothing: none of its values stands in "
+                f"{config.min_count} training rows, so each counts as unknown."
+            )
+            warnings.warn(doubts[-1], stacklevel=2)
+        lacking = float(total[used][categories[used] == UNKNOWN].sum() / len(chosen))
+        if name in keys and lacking >= 0.01:
+            doubts.append(
+                f"{lacking:.0%} of the rows of '{schema.name}' have no '{name}'; they count as "
+                "rows of one."
+            )
+            warnings.warn(doubts[-1], stacklevel=2)
+    row = pd.util.hash_pandas_object(pd.DataFrame(indices), index=False).to_numpy()
+    again = float(np.isin(row[part == 2], row[part == 0]).mean())
+    if again >= 0.01:
+        doubts.append(
+            f"{again:.0%} of the test rows of '{schema.name}' have the values of a training row in "
+            "every field: a model may know them by heart."
+        )
+        warnings.warn(doubts[-1], stacklevel=2)
+    vocabulary = Vocabulary(known)
     feature_of_value = np.concatenate(
         [vocabulary.lookup(f, pd.Index(words)) for f, words in enumerate(values)]
     )
@@ -323,9 +339,9 @@ def prepare(
     test = prepared.of("test")
     provenance |= {
         "label rule": asdict(schema.label),
-        "split": split,
-        "split seed": seed,
-        "min count": min_count,
+        "split": config.split,
+        "split seed": config.seed,
+        "min count": config.min_count,
         "rows": len(chosen),
         "rows after the label rule": int(keep.sum()),
         "positive": float(labels.mean()),

@@ -84,6 +84,8 @@ def loss(model: Alignment, data: Prepared, query: Tensor, truth: Tensor, field: 
     queries [B, D]; NaN for an unknown one."""
     place = truth - (int(data.vocabulary.starts[field]) + RESERVED)
     scores = known_scores(model, data, query, field)
+    if not scores.shape[-1]:
+        return scores.new_full(truth.shape, torch.nan)
     found = F.cross_entropy(scores, place.clamp(min=0), reduction="none")
     return found.masked_fill(place < 0, torch.nan)
 
@@ -487,8 +489,13 @@ def reader(
         ctr: a run whose predictions are shown.
 
     Raises:
-        ValueError: another pretraining has other data or sentences.
+        ValueError: another pretraining has other data or sentences, `both` began from another one,
+            or `ctr` has other data.
     """
+    if both is not None and both.pretraining != aligned:
+        raise ValueError(f"The run of '{both.variant}' did not begin from this pretraining.")
+    if ctr is not None and ctr.data != aligned.data:
+        raise ValueError(f"The run of '{ctr.variant}' has other data than the pretraining.")
     checkpoints = {
         "before pretraining": steps.build_alignment(aligned).eval(),
         "after pretraining": steps.load_alignment(aligned).eval(),

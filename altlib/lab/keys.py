@@ -45,7 +45,7 @@ def weights_checksum(name: str) -> str | None:
     if folder is None:
         return pinned.get("model.safetensors")
     files = files_of(folder)
-    return pinned["model.safetensors"] if files == pinned else key(files)
+    return pinned["model.safetensors"] if pinned and files == pinned else key(files)
 
 
 def files_of(folder: Path) -> dict[str, str]:

@@ -53,10 +53,9 @@ def logloss(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
 
 def rela_impr(a: float, b: float) -> float:
-    """Relative improvement of AUC `a` over AUC `b`: (a - 0.5) / (b - 0.5) - 1."""
-    if b == 0.5:
-        raise ValueError("RelaImpr. over an AUC of exactly 0.5, a random guess, is undefined.")
-    return (a - 0.5) / (b - 0.5) - 1
+    """Relative improvement of AUC `a` over AUC `b`: (a - 0.5) / (b - 0.5) - 1; NaN over
+    that of a random guess, 0.5."""
+    return (a - 0.5) / (b - 0.5) - 1 if b != 0.5 else float("nan")
 
 
 def paired_difference(

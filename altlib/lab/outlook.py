@@ -38,11 +38,6 @@ def known() -> list[Line]:
     return lines
 
 
-def on_gpu(machine: str) -> bool:
-    """Whether a machine, in the words of `provenance.machine`, has a GPU."""
-    return " × " in machine
-
-
 def rows(config: Pretraining | Finetuning, lines: list[Line]) -> float:
     """Training rows of a run, as far as the reports know its data; NaN if they do not."""
     of = [line["train_rows"] for line in lines if line["dataset"] == config.data.dataset]
@@ -61,7 +56,9 @@ def rate(lines: list[Line], part: str, alike: dict[str, str]) -> float:
     """
     seconds, number = f"{part}seconds", f"{part}rows" if part else "train_rows"
     here = jobs.gpus() > 0
-    lines = [line for line in lines if on_gpu(line[f"{part}machine"]) == here and line[number] > 0]
+    # In the words of `provenance.machine`, one with a GPU holds a " × ".
+    lines = [line for line in lines if (" × " in line[f"{part}machine"]) == here]
+    lines = [line for line in lines if line[number] > 0]
     for shared in (alike.items(), list(alike.items())[:-1]):
         of = [line for line in lines if all(line[name] == value for name, value in shared)]
         if of:

@@ -148,11 +148,7 @@ def reported(dataset: str) -> list[dict[str, Any]]:
 
 def predictions(config: Finetuning) -> np.ndarray:
     """A run's click probabilities of the rows of its test split, in their order [N]."""
-    place = folder(config)
-    if (place / "predictions.npy").exists():
-        return np.load(store.checked(place / "predictions.npy"))
-    # They had no file of their own before.
-    return np.array(store.read_json(place / "results.json")["test"]["probabilities"])
+    return np.load(store.checked(folder(config) / "predictions.npy"))
 
 
 def history(config: Pretraining) -> dict[str, Any] | None:
@@ -191,7 +187,6 @@ def write(found: pd.DataFrame, profile: Profile, report: Path) -> pd.DataFrame:
         place = [run.study, run.setting] if run.study else []
         name = file_name(*place, run.variant, str(run.seed))
         content = {"study": run.study, "setting": run.setting, **run.result}
-        content.pop("test", None)
         (report / "results" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
         if not run.study:
             kept[name] = run.predictions.astype(np.float32)

@@ -35,7 +35,7 @@ def chosen(words: argparse.Namespace) -> Pretraining | Finetuning:
     profile = load_profile(words.profile)
     if words.study is None:
         if words.variant is None:
-            return profile.aligned()
+            return profile.aligned(seed=words.seed)
         return profile.run(words.variant, words.seed)
     studies = {
         name: study
@@ -117,18 +117,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--study", help="take the run from a study of the profile")
     parser.add_argument("--setting", help="of the study")
-    parser.add_argument("--threads", type=int, help="processor threads; all cores if not given")
+    parser.add_argument(
+        "--threads", type=int, help="processor threads; as the profile says if not given"
+    )
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--tuning", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if not 0 <= words.seed < 1 << 63:
         parser.error(f"--seed is {words.seed}; it must lie from 0 to {(1 << 63) - 1}.")
+    if words.threads is not None and words.threads < 1:
+        parser.error(f"--threads is {words.threads}; a training needs one at least.")
+    if words.setting is not None and words.study is None:
+        parser.error(f"--setting '{words.setting}' is one of a study; name it with --study.")
     if words.parent is not None:  # torchrun stands between it and its processes
         end_with(os.getppid() if "RANK" in os.environ else words.parent)
-    if words.threads is not None:
-        torch.set_num_threads(words.threads)
     try:
+        torch.set_num_threads(words.threads or load_profile(words.profile).threads)
         checkpoint_seconds()
         if words.job is not None:
             os.environ.setdefault("TQDM_MININTERVAL", "5")

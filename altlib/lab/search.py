@@ -10,6 +10,7 @@ pretraining of its own.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from altlib.config import VARIANTS, Finetuning, key
@@ -22,8 +23,10 @@ from altlib.profile import (
     find,
     in_setting,
     made_of,
+    mapping,
     merged,
     nested,
+    placed,
     with_changes,
     with_preset,
 )
@@ -32,7 +35,7 @@ Place = tuple[str, str, str]
 """Notebook, study and setting of a row; three empty ones for a row of the main table."""
 
 
-SEARCHED = r"(alignment|pretraining|finetuning\.\w+)\.|(alpha|ctr\.dropout|plm\.dropout)$"
+SEARCHED = r"(alignment|pretraining|finetuning\.\w+)\.(?!seed$)|(alpha|ctr\.dropout|plm\.dropout)$"
 """Entries that rows may have of their own: on others, as the split or the size of a model, rows
 have to agree, or weights would not fit."""
 
@@ -92,14 +95,6 @@ class Search:
         return key(space, finetuning_key(self.run(self.first)))
 
 
-def placed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by path as nested entries."""
-    whole: dict[str, Any] = {}
-    for path, value in values.items():
-        whole = merged(whole, nested(path, value))
-    return whole
-
-
 def searches(name: str) -> list[Search]:
     """How the rows of a profile are tuned, leaders first.
 
@@ -118,20 +113,28 @@ def searches(name: str) -> list[Search]:
             raise ValueError(
                 f"{path.name}: tuning.studies names '{study}'; {nearest(study, notebooks)}"
             )
+    space_of: dict[str, Range | list[Any]] = {}
     for entry, values in tuning.space.items():
-        value_of(profile, entry, path.name)
         if not re.match(SEARCHED, entry):
             raise ValueError(
                 f"{path.name}: tuning.space names '{entry}', which cannot be searched: entries of "
                 "alignment, pretraining and finetuning can, and alpha, ctr.dropout, plm.dropout."
             )
         if isinstance(values, Range):  # a fraction between, as a trial may have it
-            values = [values.low, values.high, values.low + 0.382 * (values.high - values.low)]
-        for value in values:
-            try:
-                made_of(with_changes(entries, nested(entry, value)), path)
-            except ValueError as error:
-                raise ValueError(f"In tuning.space of {error}") from None
+            several: list[Any] = [
+                values.low,
+                values.high,
+                values.low + 0.382 * (values.high - values.low),
+            ]
+        else:
+            several = values
+        try:
+            tried = [made_of(with_changes(entries, nested(entry, one)), path) for one in several]
+        except ValueError as error:
+            raise ValueError(f"In tuning.space of {error}") from None
+        # In the entry's own type: YAML takes 1e-3 for text.
+        typed = [attrgetter(entry)(one) for one in tried]
+        space_of[entry] = values if isinstance(values, Range) else typed
     rest = {name: of for name, of in entries.items() if name not in ("studies", "tuning")}
     rows: list[tuple[Place, str, dict[str, Any], dict[str, Any]]] = [
         (("", "", ""), variant, {}, {}) for variant in profile.seeds
@@ -156,12 +159,12 @@ def searches(name: str) -> list[Search]:
         starts = VARIANTS[variant].aligned and (main or bool(own) or "alt_ctr" not in profile.seeds)
         space = {
             entry: values
-            for entry, values in tuning.space.items()
+            for entry, values in space_of.items()
             if reads(made, variant, starts, entry)
             and not fixed(changes, entry)
             and not fixed(base, entry)
         }
-        first = {entry: value_of(made, entry, path.name) for entry in space}
+        first = {entry: attrgetter(entry)(made) for entry in space}
         for entry, value in first.items():
             values = space[entry]
             if not (values.holds(value) if isinstance(values, Range) else value in values):
@@ -202,28 +205,8 @@ def reads(profile: Profile, variant: str, starts: bool, entry: str) -> bool:
 
 def fixed(changes: Mapping[str, Any], entry: str) -> bool:
     """Whether the entries of a setting say what an entry is."""
-    of: Any = changes
-    for part in entry.split("."):
-        if not isinstance(of, Mapping) or part not in of:
-            return False
-        of = of[part]
-    return True
-
-
-def value_of(profile: Profile, entry: str, file: str) -> Any:
-    """The value of an entry, by its path; a ValueError says that there is none."""
-    of: Any = profile
-    for part in entry.split("."):
-        known = list(getattr(of, "__dataclass_fields__", ()))
-        if part not in known:
-            hint = f"; {nearest(part, known)}" if known else "."
-            raise ValueError(
-                f"{file}: tuning.space names '{entry}', and there is no entry '{part}'{hint}"
-            )
-        of = getattr(of, part)
-    if hasattr(of, "__dataclass_fields__"):
-        raise ValueError(f"{file}: tuning.space names '{entry}', which has entries of its own.")
-    return of
+    *above, last = entry.split(".")
+    return last in mapping(dict(changes), *above)
 
 
 def chosen(found: Iterable[tuple[Search, Mapping[str, Any]]]) -> dict[str, Any]:

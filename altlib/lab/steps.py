@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -36,7 +37,7 @@ from altlib.config import (
 from altlib.data import fetch, sources
 from altlib.data.tabular import Prepared
 from altlib.data.tabular import prepare as prepare_rows
-from altlib.data.text import TokenTable
+from altlib.data.text import TokenTable, sentence_fields
 from altlib.lab import keys, metrics
 from altlib.lab.keys import data_key, text_key
 from altlib.lab.provenance import provenance, versions, warn_of_change
@@ -127,11 +128,7 @@ def prepare(config: DataConfig) -> Prepared:
         prepare_rows(
             data.frame,
             replace(data.schema.using(config.fields), label=config.label or data.schema.label),
-            split=config.split,
-            seed=config.seed,
-            min_count=config.min_count,
-            rows=config.rows,
-            train_share=config.train_share,
+            config,
             provenance={**data.provenance, "versions": versions()},
         ).save(folder)
 
@@ -147,7 +144,17 @@ def sentences(data: DataConfig, text: TextConfig, plm_config: PlmConfig) -> Toke
         TokenTable.build(prepared.values, prepared.schema, tokenizer, text).save(folder)
 
     folder = home() / "artifacts" / "text" / text_key(data, text, plm_config)
-    return TokenTable.load(found_or_made(folder, write), text)
+    table = TokenTable.load(found_or_made(folder, write), text)
+    some = prepared.rows[:: 1 + len(prepared.rows) // 5000]
+    present = table.assemble(some).present(some.shape[1]).double().mean(0)
+    for field in sentence_fields(prepared.schema, text):
+        if (lost := 1 - float(present[field])) >= 0.01:
+            warnings.warn(
+                f"The words of the field '{prepared.schema.fields[field].name}' are cut off from "
+                f"{lost:.0%} of the sentences: text.max_length is {text.max_length}.",
+                stacklevel=2,
+            )
+    return table
 
 
 def build_alignment(config: Pretraining) -> Alignment:
@@ -375,18 +382,12 @@ def trial(config: Finetuning, hopeless: Callable[[list[float]], bool]) -> dict[s
     checkpoints = place.parents[1] / "checkpoints" / f"trial-{place.name}"
 
     def write(folder: Path) -> None:
-        said: list[bool] = []
-
-        def asked(aucs: list[float]) -> bool:
-            said.append(hopeless(aucs))
-            return said[-1]
-
         data, text = rows_and_words(config)
-        *_, history = train(config, data, text, "validation", checkpoints, asked)
+        *_, history = train(config, data, text, "validation", checkpoints, hopeless)
         epochs = history["epochs"]
         content = {
             "epochs": [epoch["evaluation"] for epoch in epochs],
-            "hopeless": said[-1] if said else hopeless([e["evaluation"]["auc"] for e in epochs]),
+            "hopeless": hopeless([epoch["evaluation"]["auc"] for epoch in epochs]),
             "seconds": history["seconds"],
             "config": asdict(config),
             "provenance": provenance(config.plm),

@@ -99,8 +99,6 @@ class BothModel(nn.Module):
     """`ALT_both`: the two logits mixed by one learnt weight.
 
     Args:
-        ctr: ID-based model.
-        plm: pretrained language model.
         alpha: "sigmoid" keeps the ID side's weight in (0, 1), starting in the middle; "free", as
             published, starts at 0 without bounds, where the joint loss does not reach the ID side.
     """

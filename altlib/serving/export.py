@@ -111,8 +111,8 @@ def export(run: str | Path, out: str | Path, int8: bool = False) -> Path:
 
     Raises:
         FileExistsError: `out` is there.
-        ValueError: the run's variant cannot be exported, or the probabilities of a model differ by
-            more than `TOLERANCES` allows.
+        ValueError: the run's variant cannot be exported, its data have changed since, or the
+            probabilities of a model differ by more than `TOLERANCES` allows.
     """
     out = Path(out)
     if out.exists():
@@ -130,7 +130,7 @@ def export(run: str | Path, out: str | Path, int8: bool = False) -> Path:
     temporary.mkdir(parents=True)
     try:
         write(temporary, model, config, data, folder, int8)
-        compare(temporary, model, config, data)
+        compare(temporary, model, config, data, folder)
     except BaseException:
         shutil.rmtree(temporary)
         raise
@@ -205,7 +205,7 @@ def write(
         "backbone": results["backbone"],
         "plm": results["plm"] if config.plm else None,
         "test auc": results["auc"],
-        "fields": data.vocabulary.fields,
+        "fields": data.schema.field_names,
         "typed": [field.name for field in data.schema.fields if field.typed],
         "values": data.vocabulary.values,
         "text": text,
@@ -216,10 +216,20 @@ def write(
     write_json(out / "export.json", content)
 
 
-def compare(out: Path, model: nn.Module, config: Finetuning, data: Prepared) -> None:
-    """Raises a ValueError if a model gives other probabilities than PyTorch, by raw values."""
-    rows = data.rows[np.random.default_rng(0).choice(data.of("test"), 64)]
+def compare(out: Path, model: nn.Module, config: Finetuning, data: Prepared, run: Path) -> None:
+    """Raises a ValueError if a model gives other probabilities than PyTorch, by raw values, or
+    PyTorch others than the run had."""
+    test = data.of("test")
+    some = np.random.default_rng(0).choice(len(test), 64)
+    rows = data.rows[test[some]]
     expected = eager(model, inputs(config, data, rows))()
+    had = np.load(store.checked(run / "predictions.npy"))
+    # Half of a probability's percent: a run may have been made in bf16.
+    if len(had) != len(test) or np.abs(had[some] - expected).max() > 0.005:
+        raise ValueError(
+            f"The run {run.name} does not have the predictions that its model gives for the test "
+            f"rows of '{config.data.dataset}' today: its data have changed. Train it anew."
+        )
     values = raw_values(data, rows)
     for name, allowed in TOLERANCES.items():
         if not (out / name).exists():
@@ -258,7 +268,7 @@ def inputs(config: Finetuning, data: Prepared, rows: np.ndarray) -> dict[str, Te
 def raw_values(data: Prepared, rows: np.ndarray) -> list[dict[str, str]]:
     """Rows as a server gets them, words by field, from value indices [B, F]."""
     words = np.array(data.words, dtype=object)[rows]
-    return [dict(zip(data.vocabulary.fields, row, strict=True)) for row in words]
+    return [dict(zip(data.schema.field_names, row, strict=True)) for row in words]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ reads sentences, tokenizer.json. Nothing here imports PyTorch, so a server start
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,9 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from altlib.data.spelling import spelled, word
+
+MANY = 20
+"""Rows of a batch from which on a field without any known value is told of."""
 
 POSITIONS = 8192
 """Ids or tokens of one call of ONNX Runtime: the intermediate results of more leave the processor's
@@ -98,7 +102,23 @@ class Predictor:
         """
         values = self.words(rows)
         text = self.sentences.assemble(values) if self.sentences else None
-        return self.score(self.ids(values), text)
+        ids = self.ids(values)
+        if self._reads_ids and len(ids) >= MANY and (all_unknown := self._all_unknown(ids)):
+            warnings.warn(
+                f"No value of {all_unknown} in {len(ids)} rows was seen in training: are they "
+                "spelt as there?",
+                stacklevel=2,
+            )
+        return self.score(ids, text)
+
+    def _all_unknown(self, ids: np.ndarray) -> list[str]:
+        """The fields of ids [B, F] without a known value, of those that have any."""
+        unknown = (ids == self._unknown).all(0)
+        return [
+            name
+            for name, lacking, known in zip(self.fields, unknown, self._features, strict=True)
+            if lacking and known
+        ]
 
     def words(self, rows: Any) -> list[tuple[str, ...]]:
         """The values of rows as words, in the order of `fields`, checked."""

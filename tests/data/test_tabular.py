@@ -1,14 +1,16 @@
 """Labels, splits, vocabularies: from the training split only, reserved ids apart."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from altlib.config import LabelRule
+from altlib.config import DataConfig, LabelRule
 from altlib.data.frame import Dataset
 from altlib.data.schema import Field, Schema
+from altlib.data.spelling import UNKNOWN
 from altlib.data.tabular import Prepared, determines, label, prepare, split_rows
 
 SCHEMA = Schema(
@@ -44,11 +46,11 @@ def with_gap(column: str, row: int) -> pd.DataFrame:
         (frame().drop(columns="item"), "no column 'item'"),
         (frame().assign(user="u1"), r"'user' .* must be a categorical one"),
         (frame().assign(user=pd.Categorical([1] * 40)), r"'user' .* must be a categorical one"),
-        (with_gap("item", 7), "'item' .* has nan in row 8"),
-        (with_gap("rating", 9), "'rating' .* has nan in row 10 .*: a rating must lie from 1 to 5"),
-        (with_gap("timestamp", 4), "'timestamp' .* has nan in row 5 .*: a time is a number"),
-        (frame().assign(timestamp=[0.0, np.inf] * 20), "'timestamp' .* has inf in row 2"),
-        (frame().assign(rating=[6.0] * 40), "'rating' .* has 6.0 in row 1 "),
+        (with_gap("item", 7), "row 8, column 'item': found nothing, but it must be a word"),
+        (with_gap("rating", 9), "row 10, column 'rating': found nothing, .* a number from 1 to 5"),
+        (with_gap("timestamp", 4), "row 5, column 'timestamp': found nothing, .* be a number"),
+        (frame().assign(timestamp=[0.0, np.inf] * 20), "row 2, column 'timestamp': found 'inf'"),
+        (frame().assign(rating=[6.0] * 40), "row 1, column 'rating': found '6.0'"),
     ],
 )
 def test_a_faulty_frame_is_refused_by_column_and_row(faulty: pd.DataFrame, message: str) -> None:
@@ -90,7 +92,7 @@ def test_a_field_that_gives_the_label_away_is_warned_of() -> None:
     with pytest.warns(UserWarning, match="'item' of 'small' gives the label away: none of its 2"):
         data = prepare(leaky, SCHEMA)
     assert "gives the label away" in data.provenance["warnings"][0]
-    assert prepare(frame(60), SCHEMA).provenance["warnings"] == []
+    assert not any("label" in doubt for doubt in warned(frame(60)))
 
 
 def test_random_split_follows_its_seed() -> None:
@@ -160,7 +162,10 @@ def words(data: Prepared, row: int) -> list[str]:
 
 
 def test_a_share_of_the_training_split_leaves_the_others(synthetic: Dataset) -> None:
-    whole, few = (prepare(synthetic.frame, synthetic.schema, train_share=s) for s in (1.0, 0.1))
+    whole, few = (
+        prepare(synthetic.frame, synthetic.schema, DataConfig("synthetic", train_share=share))
+        for share in (1.0, 0.1)
+    )
     assert (len(few.of("train")), len(whole.of("train"))) == (48, 480)
     for name in ("validation", "test"):
         one, two = ([words(data, row) for row in data.of(name)] for data in (whole, few))
@@ -171,7 +176,7 @@ def test_a_share_of_the_training_split_leaves_the_others(synthetic: Dataset) -> 
 
 
 def test_a_sample_of_rows_is_drawn_after_the_label_rule(synthetic: Dataset) -> None:
-    data = prepare(synthetic.frame, synthetic.schema, rows=200)
+    data = prepare(synthetic.frame, synthetic.schema, DataConfig("synthetic", rows=200))
     assert len(data.rows) == 200
     assert data.provenance["rows"] == 200
 
@@ -224,3 +229,31 @@ def test_what_determines_a_field_is_found_from_the_training_rows() -> None:
 def test_a_value_that_stands_once_determines_nothing() -> None:
     assert not determines(np.arange(50), np.arange(50) % 7)
     assert determines(np.arange(50) // 2, np.arange(50) // 2 % 7)
+
+
+def warned(made: pd.DataFrame, schema: Schema = SCHEMA) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return prepare(made, schema).provenance["warnings"]
+
+
+def test_test_rows_that_training_has_seen_are_told_of() -> None:
+    apart = frame(60).assign(user=pd.Categorical([f"u{row % 20}" for row in range(60)]))
+    once = apart.assign(item=pd.Categorical([f"i{row // 20}" for row in range(60)]))
+    assert warned(once) == []
+    again = pd.concat([once, once], ignore_index=True).assign(timestamp=range(120))
+    assert "100% of the test rows of 'small' have the values of a training row" in warned(again)[0]
+
+
+def test_a_field_of_which_nothing_is_known_is_told_of() -> None:
+    own = pd.Categorical([f"only {number}" for number in range(60)])
+    assert any(
+        "The field 'item' of 'small' says nothing" in w for w in warned(frame(60).assign(item=own))
+    )
+
+
+def test_rows_without_a_key_are_told_of() -> None:
+    made = frame(60)
+    users = made["user"].astype("str").where(made.index % 3 > 0, UNKNOWN)
+    found = warned(made.assign(user=pd.Categorical(users)))
+    assert "33% of the rows of 'small' have no 'user'" in " ".join(found)

@@ -3,12 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from altlib.data.tabular import Prepared
 from altlib.data.text import TextBatch
 from altlib.explorer import reading, widget
 from altlib.explorer.reading import Reader, Words
@@ -204,6 +207,24 @@ def test_words_are_needed_if_each_pretraining_needs_them(reader: Reader, model: 
     assert (both["high"] == np.maximum(one["high"], two["high"])).all()
     assert (both["of its own"] == one["of its own"] & two["of its own"]).all()
     assert set(both["pretrainings"]) == {2}
+
+
+def test_a_field_without_known_values_has_no_loss(reader: Reader, model: Alignment) -> None:
+    empty = reader.data.vocabulary.starts.copy()
+    empty[2:] += empty[1] + 2 - empty[2]  # field 1 has a mask and an unknown id only
+    vocabulary = SimpleNamespace(starts=empty)
+    data = cast(Prepared, SimpleNamespace(vocabulary=vocabulary))
+    query = torch.zeros(3, model.features.embedding_dim)
+    assert reading.loss(model, data, query, torch.full((3,), int(empty[1]) + 1), 1).isnan().all()
+
+
+def test_runs_of_other_pretrainings_or_data_are_refused(tiny_plm: str) -> None:
+    profile = load_profile(str(TINY), {"plm": {"name": tiny_plm}, "pretrainings": 2})
+    with pytest.raises(ValueError, match="'alt_both' did not begin from this pretraining"):
+        reading.reader(profile.aligned(), both=profile.run("alt_both", 1))
+    other = load_profile(str(TINY), {"data": {"seed": 1}}).run("raw", 0)
+    with pytest.raises(ValueError, match="'raw' has other data than the pretraining"):
+        reading.reader(profile.aligned(), ctr=other)
 
 
 def test_recovered_values_are_the_field_s_own(reader: Reader, model: Alignment) -> None:

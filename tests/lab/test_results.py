@@ -82,18 +82,6 @@ def test_predictions_of_other_rows_than_todays_are_named(profile: Profile) -> No
         assert not len(found) and "do not belong to the test rows" in missing[0]
 
 
-def test_results_of_before_predictions_had_a_file_are_read(profile: Profile) -> None:
-    run = profile.run("raw", 0)
-    steps.finetune(run)
-    before = results.predictions(run)
-    place = keys.folder(run)
-    result = json.loads((place / "results.json").read_text())
-    with store.made(place) as folder:
-        old = {**result, "test": {"probabilities": before.tolist()}}
-        (folder / "results.json").write_text(json.dumps(old))
-    assert np.array_equal(results.of_profile(profile)[0]["predictions"][0], before)
-
-
 def test_runs_are_written_without_what_may_not_be_passed_on(
     profile: Profile, tmp_path: Path
 ) -> None:

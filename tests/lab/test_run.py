@@ -1,5 +1,6 @@
 """Runs and jobs from the command line, alone and on several processes."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from altlib import store
 from altlib.config import Finetuning
 from altlib.lab import jobs, keys, run
 from altlib.lab.jobs import id_of
-from altlib.profile import study_runs
+from altlib.profile import load_profile, study_runs
 
 TINY = str(Path(__file__).parents[1] / "tiny.yaml")
 
@@ -98,6 +99,33 @@ def test_the_command_line_says_what_is_wrong(
     assert "no profile 'quik'; did you mean 'quick'?" in done.stderr
     with pytest.raises(SystemExit, match="no variant 'alt_crt'; did you mean 'alt_ctr'"):
         called(monkeypatch, TINY, "alt_crt")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("alt_ctr", "--setting", "without MLM"), "is one of a study; name it with --study"),
+        (("raw", "--threads", "0"), "--threads is 0; a training needs one at least"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    words: tuple[str, ...],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        called(monkeypatch, TINY, *words)
+    assert told in capsys.readouterr().err
+
+
+def test_the_pretraining_of_another_seed_is_made_by_hand() -> None:
+    words = argparse.Namespace(profile=TINY, variant=None, study=None, setting=None, seed=1)
+    several = load_profile(TINY, {"pretrainings": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "load_profile", lambda name: several)
+        made = run.chosen(words)
+    assert made == several.aligned(seed=1) != several.aligned()
 
 
 @pytest.mark.parametrize("seconds", ["abc", "-1", "nan"])

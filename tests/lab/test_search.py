@@ -89,6 +89,12 @@ def test_another_id_model_starts_from_the_pretraining_that_was_chosen(tmp_path: 
     assert not other.leader and "pretraining.rate" in other.space
 
 
+def test_choices_have_the_type_of_their_entry(tmp_path: Path) -> None:
+    space = {"finetuning.ctr.rate": ["1e-3", "1e-2"]}  # as YAML has 1e-3
+    row = named(write(tmp_path, tuning={"space": {**dict.fromkeys(TUNING["space"]), **space}}))
+    assert row["raw"].space == {"finetuning.ctr.rate": [0.001, 0.01]}
+
+
 def test_a_setting_is_not_searched_for_what_it_says(tmp_path: Path) -> None:
     dropout = {
         "studies": {"07_baselines": {"id_models": {"settings": {"AFM": {"ctr": {"dropout": 0.2}}}}}}
@@ -151,8 +157,10 @@ def test_what_is_said_later_goes_before_what_was_chosen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"space": {"ctr.dropuot": [0.0, 0.1]}}, "names 'ctr.dropuot', .*did you mean 'dropout'"),
-        ({"space": {"finetuning.ctr": [0.0, 1.0]}}, "which has entries of its own"),
+        ({"space": {"ctr.dropuot": [0.0, 0.1]}}, "names 'ctr.dropuot', which cannot be searched"),
+        ({"space": {"pretraining.rat": [1e-3, 1e-2]}}, "'pretraining.rat'.* did you mean 'rate'"),
+        ({"space": {"pretraining.seed": [0, 1]}}, "'pretraining.seed', which cannot be searched"),
+        ({"space": {"finetuning.ctr": [0.0, 1.0]}}, "'finetuning.ctr', which cannot be"),
         ({"space": {"ctr.dropout": {"low": 0.3, "high": 0.1}}}, "from 0.3 to 0.1 must rise"),
         ({"space": {"ctr.dropout": {"low": 0.0, "high": 1.0, "log": True}}}, "cannot begin at 0"),
         ({"space": {"ctr.dropout": [0.1, 0.2]}}, "'ctr.dropout|ctr.dropout does not hold 0.0"),

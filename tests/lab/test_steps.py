@@ -66,6 +66,17 @@ def test_a_key_holds_every_file_of_a_plm(tiny_plm: str, tmp_path: Path) -> None:
     assert len(set(seen)) == 5 and named() == seen[-1]
 
 
+def test_a_folder_without_weights_has_a_key_and_no_pin(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert keys.weights_checksum(str(tmp_path / "empty"))
+
+
+def test_fields_that_a_sentence_has_no_room_for_are_told_of(tiny_plm: str) -> None:
+    profile = load_profile(TINY, {"plm": {"name": tiny_plm}, "text": {"max_length": 20}})
+    with pytest.warns(UserWarning, match=r"The words of the field '\w+' are cut off from \d+% of"):
+        steps.sentences(profile.data, profile.text, profile.plm)
+
+
 def test_the_pin_of_the_weights_stands_for_all_files_of_a_pinned_plm(
     tiny_plm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

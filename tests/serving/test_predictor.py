@@ -4,6 +4,7 @@ import gc
 import json
 import subprocess
 import sys
+import warnings
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ def test_rows_come_as_mappings_or_a_frame(out: Path, row: dict[str, Any]) -> Non
     assert found.shape == (2,) and found.dtype == np.float32 and (found > 0).all()
     assert np.array_equal(predictor.predict(pd.DataFrame(rows)), found)
     assert predictor.ids(predictor.words(rows))[:, 0].tolist() == [2, 1]
+
+
+def test_a_field_of_which_no_value_is_known_is_told_of(out: Path, row: dict[str, Any]) -> None:
+    predictor = Predictor(out)
+    field = predictor.fields[0]
+    odd = {**row, field: "spelt otherwise"}
+    with pytest.warns(UserWarning, match=rf"No value of \['{field}'\] in 20 rows was seen"):
+        predictor.predict([odd] * 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor.predict([*[odd] * 20, row])
+        predictor.predict([odd] * 19)
 
 
 def test_what_is_not_known_has_its_word(out: Path, row: dict[str, Any]) -> None:

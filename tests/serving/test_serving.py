@@ -205,3 +205,27 @@ def test_candidates_are_of_one_user(tiny_plm: str) -> None:
     of_user = [field.side == "user" for field in data.schema.fields]
     assert (rows[:, of_user] == rows[0, of_user]).all()
     assert len(np.unique(rows[:, ~np.array(of_user)], axis=0)) > 1
+
+
+def test_a_run_of_data_that_have_changed_is_not_exported(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(0, 40, 2000), rng.integers(0, 30, 2000)
+    clicks = (rng.random(2000) < 0.1 + 0.8 * (users % 2)).astype(int)
+    table = pd.DataFrame({"user": [f"u{u}" for u in users], "item": items, "click": clicks})
+    table.to_csv(tmp_path / "clicks.csv", index=False)
+    text = "file: clicks.csv\nfields: {user: {side: user}, item: {side: item}}\nrating: click\n"
+    (tmp_path / "clicks.yaml").write_text(text)
+    data = {
+        "dataset": str(tmp_path / "clicks.yaml"),
+        "split": "random",
+        "options": None,
+        "rows": None,
+    }
+    run = load_profile(str(TINY), {"data": data}).run("raw", 0)
+    steps.finetune(run)
+    folder = keys.folder(run)
+    export.export(folder, tmp_path / "out")
+    table.replace({"user": {"u0": "zz"}}).to_csv(tmp_path / "clicks.csv", index=False)
+    with pytest.raises(ValueError, match=r"its data have changed\. Train it anew"):
+        export.export(folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -7,12 +7,9 @@ planted structure. A new data set is one module with a `Schema` and a `read`, an
 from typing import Any
 
 from altlib.data import fetch
-from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset
 from altlib.data.sources import bookcrossing, goodbooks, goodreads, ml_1m, ml_100k, own, synthetic
 from altlib.faults import checked, nearest
-
-__all__ = ["Dataset", "load", "raw"]
 
 READERS = {
     "ml-100k": ml_100k.read,
@@ -21,11 +18,6 @@ READERS = {
     "goodbooks": goodbooks.read,
     "goodreads": goodreads.read,
 }
-
-
-def raw(name: str) -> Raw:
-    """The raw files of a data set; see `fetch.raw` and `own.raw`."""
-    return own.raw(name) if fetch.is_own(name) else fetch.raw(name)
 
 
 def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
@@ -47,4 +39,4 @@ def load(name: str, options: dict[str, Any] | None = None) -> Dataset:
         raise ValueError(
             f"Data set '{name}' takes no options but got {sorted(options)}; leave them out."
         )
-    return READERS.get(name, own.read)(raw(name))
+    return own.read(own.raw(name)) if fetch.is_own(name) else READERS[name](fetch.raw(name))

@@ -10,20 +10,12 @@ import pandas as pd
 import pandera.pandas as pa
 
 from altlib.config import LabelRule
+from altlib.data import validation as column
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
 from altlib.data.schema import Field, Schema
 from altlib.data.sources.words import WORDS
-from altlib.data.validation import (
-    check,
-    decimal,
-    identifier,
-    number,
-    read_text,
-    reference,
-    text,
-    titled,
-)
+from altlib.data.validation import check, read_text, titled
 
 SCHEMA = Schema(
     name="goodbooks",
@@ -83,27 +75,31 @@ def read(raw: Raw) -> Dataset:
     books = table(
         raw,
         "books.csv",
-        book_id=identifier(),
-        goodreads_book_id=identifier(),
-        work_id=identifier(),
-        original_publication_year=decimal(nullable=True),
-        title=text(),
-        authors=text(),
-        language_code=text(),
-        average_rating=decimal(0, 5),
-        ratings_count=number(0),
+        book_id=column.identifier(),
+        goodreads_book_id=column.identifier(),
+        work_id=column.identifier(),
+        original_publication_year=column.decimal(nullable=True),
+        title=column.text(),
+        authors=column.text(),
+        language_code=column.text(),
+        average_rating=column.decimal(0, 5),
+        ratings_count=column.number(0),
     )
     ratings = table(
         raw,
         "ratings.csv",
         key=["user_id", "book_id"],
-        user_id=number(1),
-        book_id=reference(books["book_id"], "books.csv"),
-        rating=number(1, 5),
+        user_id=column.number(1),
+        book_id=column.reference(books["book_id"], "books.csv"),
+        rating=column.number(1, 5),
     )
-    tags = table(raw, "tags.csv", tag_id=identifier(0), tag_name=text())
+    tags = table(raw, "tags.csv", tag_id=column.identifier(0), tag_name=column.text())
     shelves = table(
-        raw, "book_tags.csv", tag_id=number(0), goodreads_book_id=number(1), count=decimal()
+        raw,
+        "book_tags.csv",
+        tag_id=column.number(0),
+        goodreads_book_id=column.number(1),
+        count=column.decimal(),
     )
     languages = WORDS["goodbooks"]["languages"]
     books["author"] = books["authors"]

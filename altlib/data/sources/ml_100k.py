@@ -10,21 +10,12 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
+from altlib.data import validation as column
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
 from altlib.data.sources import ml_1m
 from altlib.data.spelling import UNKNOWN
-from altlib.data.validation import (
-    check,
-    code,
-    identifier,
-    number,
-    once,
-    read_text,
-    reference,
-    text,
-    titled,
-)
+from altlib.data.validation import check, once, read_text, titled
 
 SCHEMA = replace(ml_1m.SCHEMA, name="ml-100k")
 KNOWN = {"ratings": 100_000, "users": 943, "movies": 1_682}
@@ -35,13 +26,7 @@ def table(raw: Raw, file: str, key: list[str] | None = None, **rules: pa.Column)
     frame = titled(read_text(raw.path, file, "utf-8"), file, "\t", None)
     names = [str(name).partition(":")[0].strip() for name in frame]
     once(names, f"{file}, line 1")
-    missing = [name for name in rules if name not in names]
-    if missing:
-        raise ValueError(
-            f"{file}, line 1: no column {missing}; the header must name {', '.join(rules)} as "
-            f"'{next(iter(rules))}:token', but names {', '.join(names)}."
-        )
-    return check(file, frame.set_axis(names, axis=1)[[*rules]], rules, key)
+    return check(file, frame.set_axis(names, axis=1), rules, key)
 
 
 def with_year(title: pd.Series, year: pd.Series) -> pd.Series:
@@ -68,22 +53,24 @@ def read(raw: Raw) -> Dataset:
     users = table(
         raw,
         "ml-100k.user",
-        user_id=identifier(),
-        gender=code(ml_1m.GENDERS),
-        age=number(1, 120, nullable=True),
-        occupation=text(),
-        zip_code=text(),
+        user_id=column.identifier(),
+        gender=column.code(ml_1m.GENDERS),
+        age=column.number(1, 120, nullable=True),
+        occupation=column.text(),
+        zip_code=column.text(),
     )
-    words: dict[str, Any] = {name: text() for name in ("movie_title", "release_year", "class")}
-    movies = table(raw, "ml-100k.item", item_id=identifier(), **words)
+    words: dict[str, Any] = {
+        name: column.text() for name in ("movie_title", "release_year", "class")
+    }
+    movies = table(raw, "ml-100k.item", item_id=column.identifier(), **words)
     ratings = table(
         raw,
         "ml-100k.inter",
         key=["user_id", "item_id"],
-        user_id=reference(users["user_id"], "ml-100k.user"),
-        item_id=reference(movies["item_id"], "ml-100k.item"),
-        rating=number(1, 5),
-        timestamp=number(0),
+        user_id=column.reference(users["user_id"], "ml-100k.user"),
+        item_id=column.reference(movies["item_id"], "ml-100k.item"),
+        rating=column.number(1, 5),
+        timestamp=column.number(0),
     )
     users["gender"] = users["gender"].map(ml_1m.GENDERS)
     users["age"] = age_group(users["age"])

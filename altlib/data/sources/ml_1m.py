@@ -8,20 +8,12 @@ import pandas as pd
 import pandera.pandas as pa
 
 from altlib.config import LabelRule
+from altlib.data import validation as column
 from altlib.data.fetch import Raw
 from altlib.data.frame import Dataset, join, record
 from altlib.data.schema import Field, Schema
 from altlib.data.sources.words import WORDS
-from altlib.data.validation import (
-    check,
-    code,
-    identifier,
-    number,
-    read_text,
-    reference,
-    split_lines,
-    text,
-)
+from altlib.data.validation import check, read_text, split_lines
 
 SCHEMA = Schema(
     name="ml-1m",
@@ -69,21 +61,23 @@ def read(raw: Raw) -> Dataset:
     users = table(
         raw,
         "users.dat",
-        user_id=identifier(),
-        gender=code(GENDERS),
-        age=code(ages),
-        occupation=code(occupations),
-        zipcode=text(),
+        user_id=column.identifier(),
+        gender=column.code(GENDERS),
+        age=column.code(ages),
+        occupation=column.code(occupations),
+        zipcode=column.text(),
     )
-    movies = table(raw, "movies.dat", movie_id=identifier(), title=text(), genre=text())
+    movies = table(
+        raw, "movies.dat", movie_id=column.identifier(), title=column.text(), genre=column.text()
+    )
     ratings = table(
         raw,
         "ratings.dat",
         key=["user_id", "movie_id"],
-        user_id=reference(users["user_id"], "users.dat"),
-        movie_id=reference(movies["movie_id"], "movies.dat"),
-        rating=number(1, 5),
-        timestamp=number(0),
+        user_id=column.reference(users["user_id"], "users.dat"),
+        movie_id=column.reference(movies["movie_id"], "movies.dat"),
+        rating=column.number(1, 5),
+        timestamp=column.number(0),
     )
     users["gender"] = users["gender"].map(GENDERS)
     users["age"] = users["age"].map(ages)

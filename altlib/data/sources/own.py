@@ -157,8 +157,9 @@ def times(file: str, values: pd.Series) -> np.ndarray:
     with fractions of a second in their own unit.
     """
     dates = values
-    if infer_dtype(values) == "date":
-        dates = pd.to_datetime(values, errors="coerce")
+    kind = infer_dtype(values)
+    if kind == "date" or (kind == "string" and values.str.match(r"\s*\d{4}-\d\d-\d\d").all()):
+        dates = pd.to_datetime(values, errors="coerce", format="ISO8601", utc=kind == "string")
     if not is_datetime64_any_dtype(dates.dtype):
         found = number(file, values)
         if is_integer_dtype(found.dtype):

@@ -15,6 +15,7 @@ from the title's second word by masked modelling.
 """
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -23,7 +24,8 @@ from pydantic import Field as Limits
 from pydantic.dataclasses import dataclass as checked
 
 from altlib.config import STRICT, Count, LabelRule, Seed
-from altlib.data.frame import Dataset, join
+from altlib.data.fetch import Raw
+from altlib.data.frame import Dataset, join, record
 from altlib.data.schema import Field, Schema
 from altlib.data.sources import words
 
@@ -131,17 +133,9 @@ def make(parameters: Synthetic) -> Dataset:
         }
     )
     frame = join(SCHEMA, ratings, users, items)
-    provenance = {
-        "name": "synthetic",
-        "source": "made from parameters",
-        "sha256": {},
-        "exact": True,
-        "note": "",
-        "parameters": asdict(p),
-        "counts": {"ratings": p.rows, "users": p.users, "items": p.items},
-        "warnings": [],
-    }
-    return Dataset(SCHEMA, frame, provenance)
+    raw = Raw("synthetic", Path(), "made from parameters", {}, exact=True, note="")
+    counts = {"ratings": p.rows, "users": p.users, "items": p.items}
+    return Dataset(SCHEMA, frame, {**record(raw, counts, {}), "parameters": asdict(p)})
 
 
 def standard(values: np.ndarray) -> np.ndarray:

@@ -34,14 +34,5 @@ MODELS: dict[str, type[IdModel]] = {
 
 
 def build(config: CtrConfig, features: int, fields: int) -> IdModel:
-    """Makes the model that `config.backbone` names.
-
-    Args:
-        config: backbone and sizes.
-        features: rows of the embedding table, reserved ids included.
-        fields: F, ids in a row.
-
-    Returns:
-        A model with `forward(ids [B, F]) -> (representation [B, R], logit [B])`.
-    """
+    """Makes the model that `config.backbone` names; arguments are those of `IdModel`."""
     return MODELS[config.backbone](config, features, fields)

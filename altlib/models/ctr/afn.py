@@ -8,12 +8,7 @@ from altlib.models.ctr.layers import IdModel, dnn
 
 
 class LogarithmicLayer(nn.Module):
-    """exp(sum_i w_ni log |e_i| + b_n): [B, F, d] -> [B, N, d], with batch norm before and after.
-
-    Args:
-        fields: F.
-        neurons: N.
-    """
+    """exp(sum_i w_ni log |e_i| + b_n): [B, F, d] -> [B, N, d], with batch norm before and after."""
 
     def __init__(self, fields: int, neurons: int) -> None:
         super().__init__()

@@ -10,12 +10,8 @@ from altlib.models.ctr.layers import IdModel
 
 
 class CIN(nn.Module):
-    """x_h = sum over i, j of W_hij (x_i * e_j), layer by layer, equation 6; no activation.
-
-    Args:
-        fields: F.
-        maps: feature maps H of each layer.
-    """
+    """x_h = sum over i, j of W_hij (x_i * e_j), layer by layer, equation 6; no activation. A layer
+    has H = `maps` feature maps."""
 
     def __init__(self, fields: int, maps: tuple[int, ...]) -> None:
         super().__init__()

@@ -278,6 +278,15 @@ def test_times_keep_fractions_and_order_in_one_unit(
     assert sources.load(parquet_of(tmp_path, time=times)).frame["timestamp"].tolist() == expected
 
 
+def test_dates_in_text_are_times(tmp_path: Path) -> None:
+    rows = ROWS.replace(",30,", ",2024-05-31T10:00:00+02:00,").replace(",10,", ",2024-05-31,")
+    found = sources.load(write(tmp_path, rows=rows)).frame["timestamp"]
+    assert found.tolist() == [1717142400, 1717113600]
+    wrong = rows.replace("2024-05-31,", "2024-05-41,")
+    with pytest.raises(ValueError, match=r"clicks\.csv, line 3, column 'time': found '2024-05-41'"):
+        sources.load(write(tmp_path, rows=wrong))
+
+
 @pytest.mark.parametrize(
     "times",
     [
