@@ -18,7 +18,7 @@ from pathlib import Path
 
 from altlib import profile
 from altlib.lab import jobs
-from altlib.lab.outlook import outlook
+from altlib.lab.outlook import order, outlook
 from altlib.lab.terminal import end_with
 
 if config:
@@ -48,7 +48,7 @@ if parent := os.environ.pop("ALTLIB_PARENT", None):
 # As many jobs at once as there are GPUs, or else as the cores have threads for.
 GPUS = jobs.gpus()
 THREADS = max(PLAN.profile.threads, workflow.cores // GPUS if GPUS and workflow.cores else 0)
-JOBS = list(PLAN.jobs)
+JOBS = order(PLAN)
 NOTEBOOKS = list(PLAN.shown)
 STAMP = f"artifacts/stamps/{PROFILE}/{{notebook}}.json"
 NEEDED = ("01_data", "02_templating", "14_report")  # where these fail, nothing can go on

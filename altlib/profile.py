@@ -233,6 +233,10 @@ class Profile:
                 f"finetuning mixes early stopping on {' and '.join(sorted(rules))}; the main table "
                 "holds one rule: give ctr, lang and both the same select_on."
             )
+        if self.alignment.icl and self.pretraining.batch < 2:
+            raise ValueError(
+                "pretraining.batch is 1, and ICL compares the rows of a batch: give 2 at least."
+            )
         if self.pretraining.patience is not None:
             raise ValueError(
                 "pretraining.patience has no meaning: pretraining watches no AUC and keeps its "
@@ -648,6 +652,12 @@ def study_runs(profile: str, notebook: str) -> Planned:
         settings = planned[name] = {
             setting: runs_of(setting, study, entries, path) for setting in study.settings
         }
+        for one, other in itertools.combinations(settings, 2):
+            if settings[one] == settings[other]:
+                raise ValueError(
+                    f"The settings '{one}' and '{other}' of the study '{name}' of '{profile}' are "
+                    "the same runs; remove one of them, or have it change what its runs read."
+                )
         every = itertools.chain(*settings.values())
         rules = sorted({run.training.select_on for run in every})
         if len(rules) > 1:

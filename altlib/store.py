@@ -19,8 +19,6 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
 PROJECT = Path(__file__).resolve().parents[1]
 """The folder of the project."""
 
@@ -215,6 +213,8 @@ def _flush(path: Path) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keeps other processes from making `path` meanwhile; says so where it has to wait."""
+    from filelock import FileLock, Timeout  # a server does without
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:

@@ -186,6 +186,7 @@ def test_a_study_pretrains_for_each_seed_or_once_for_all(tmp_path: Path) -> None
             r"The study 'main' has a name that is taken",
         ),
         ({"finetuning": {"lang": {"select_on": "test"}}}, r"mixes early stopping on test and val"),
+        ({"pretraining": {"batch": 1}}, r"pretraining.batch is 1, and ICL compares the rows"),
         (studies(base={"threads": 2}), r"'threads', which is the same for all runs"),
         (
             {"studies": {"09_ablations": {"x": {"settings": {"a": {"seeds": {"raw": [9]}}}}}}},
@@ -224,6 +225,16 @@ def test_a_fault_in_a_profile_is_one_clear_sentence(changes: dict[str, Any], mes
     with pytest.raises(ValueError, match=message) as error:
         load_profile(TINY, changes)
     assert "\n" not in str(error.value)
+
+
+def test_settings_that_are_the_same_runs_are_refused(tmp_path: Path) -> None:
+    settings = "{one: {}, two: {plm: {dropout: 0.3}}, three: {ctr: {dropout: 0.3}}}"
+    study = f"studies: {{09_ablations: {{x: {{settings: {settings}, variants: [raw]}}}}}}\n"
+    (tmp_path / "mine.yaml").write_text(f"extends: {TINY}\n{study}")
+    with pytest.raises(
+        ValueError, match=r"The settings 'one' and 'two' of the study 'x' of .* same"
+    ):
+        study_runs(str(tmp_path / "mine.yaml"), "09_ablations")
 
 
 def test_a_preset_is_not_taken_back_without_a_word(tmp_path: Path) -> None:

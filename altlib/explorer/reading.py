@@ -23,6 +23,7 @@ from altlib import store
 from altlib.config import Finetuning, Pretraining
 from altlib.data.tabular import RESERVED, Prepared
 from altlib.data.text import TextBatch, TokenTable, sentence_fields
+from altlib.faults import nearest
 from altlib.lab import keys, results, steps
 from altlib.models import plm
 from altlib.models.alignment import Alignment, Masks, Views
@@ -392,6 +393,12 @@ class Reader:
         """Words of the fields."""
         return [field.words for field in self.data.schema.fields]
 
+    def model(self, name: str) -> Alignment:
+        """A checkpoint; a ValueError says that there is no such one."""
+        if name not in self.checkpoints:
+            raise ValueError(f"There is no checkpoint '{name}'; {nearest(name, self.checkpoints)}")
+        return self.checkpoints[name]
+
     def row(
         self,
         position: int,
@@ -415,7 +422,7 @@ class Reader:
         even = words.total((text.attention / text.attention.sum()).numpy())[0]
         panels, needed, recovered = [], [], []
         for name in [checkpoint] + ([other] if other else []):
-            model = self.checkpoints[name]
+            model = self.model(name)
             weights, queries = attention(model, ids, text)
             lost = dependence(model, self.data, ids, text)[0].numpy()
             needed.append(need(f"{name}: words needed", lost, self.names))
@@ -452,7 +459,7 @@ class Reader:
         some = np.sort(np.random.default_rng(0).permutation(rows)[:NEEDS_ROWS])
         told = sentence_fields(self.data.schema, self.sentences.config)
         for name in [checkpoint] + ([other] if other else []):
-            model = self.checkpoints[name]
+            model = self.model(name)
             mean, others = (
                 masses(model, self.data, self.sentences, rows, shuffled).mean(0)
                 for shuffled in (False, True)

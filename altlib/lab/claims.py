@@ -255,7 +255,7 @@ CLAIMS = (
           "parts", differences("setting", "token masking", sign=-1, against="default")),
     Claim("Cross-attention over the words is better than their mean.",
           "parts", differences("setting", "mean of the words", sign=-1, against="default")),
-    Claim("With token-level masks more words come back early and without the IDs than with "
+    Claim("With token-level masks more words are recovered early and without the IDs than with "
           "field-level masks.", "degeneration_recovery", degeneration),
     Claim("A masked field draws on its own words.", "needed_words", needed_words),
     Claim("ALT_ctr costs no more to serve than the raw ID-based model.", "same_cost", same_cost),
@@ -290,8 +290,8 @@ def depending(study: str, tables: Mapping[str, pd.DataFrame]) -> str:
         return ""
     each = ", ".join(f"{setting}: {word}" for setting, word in words.items())
     once = "pretrainings" in lines and lines["pretrainings"].max() == 1
-    name = study.replace("_", " ") + (", one pretraining" if once else "")
-    return f"; depends on {name} ({each})"
+    name = study.replace("_", " ") + (" with one pretraining" if once else "")
+    return f"; depends on the study {name} ({each})"
 
 
 def sentence(line: pd.Series) -> str:

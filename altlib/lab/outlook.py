@@ -1,8 +1,8 @@
-"""What a profile would still run, and about how long: `./run_all.sh PROFILE --dry-run`.
+"""What a profile would still run, in which order, and about how long.
 
-Times are those of runs in reports/*/results.csv that are most like it, by row of training: of this
-machine, or of the ones that made the committed reports; with a GPU those made on one, and without
-it the others.
+`./run_all.sh PROFILE --dry-run` shows it. Times are those of runs in reports/*/results.csv that are
+most like it, by row of training: of this machine, or of the ones that made the committed reports;
+with a GPU those made on one, and without it the others.
 """
 
 import csv
@@ -76,6 +76,20 @@ def seconds(config: Pretraining | Finetuning, lines: list[Line]) -> float:
     kind = VARIANTS[config.variant].kind
     of = [line for line in lines if VARIANTS[line["variant"]].kind == kind]
     return rate(of, "", alike) * rows(config, lines)
+
+
+def order(plan: jobs.Plan) -> list[str]:
+    """The names of a plan's jobs as they are best started: those of the main table, and then the
+    longest, so that none is left alone at the end. One of unknown length counts as long."""
+    lines = known()
+
+    def shortness(name: str) -> float:
+        runs = [one for one in plan.jobs[name].makes if isinstance(one, Pretraining | Finetuning)]
+        length = sum(seconds(run, lines) for run in runs)
+        return -length if length == length else float("-inf")
+
+    main = plan.shown.get("06_finetune_both", [])
+    return [*main, *sorted((name for name in plan.jobs if name not in main), key=shortness)]
 
 
 def outlook(plan: jobs.Plan) -> str:

@@ -5,7 +5,6 @@ the raw ID-based model, and is measured as such.
 """
 
 import logging
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,14 +21,13 @@ from torch import Tensor, nn
 
 from altlib import store
 from altlib.config import VARIANTS, Finetuning
-from altlib.data import fetch
 from altlib.data.tabular import Prepared
 from altlib.data.text import TextBatch, sentence_fields, specials
 from altlib.lab import keys, provenance, steps
 from altlib.models import plm
 from altlib.models.finetune import prediction
 from altlib.profile import load_profile
-from altlib.serving.predictor import Predictor, content_checksum
+from altlib.serving.predictor import Predictor
 from altlib.store import write_json
 
 TOLERANCES = {"model.onnx": 1e-5, "model-int8.onnx": 0.05}
@@ -125,16 +123,9 @@ def export(run: str | Path, out: str | Path, int8: bool = False) -> Path:
             "controls can."
         )
     data = steps.prepare(config.data)
-    temporary = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with store.made(out) as temporary:
         write(temporary, model, config, data, folder, int8)
         compare(temporary, model, config, data, folder)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
-    store.put(temporary, out)
     return out
 
 
@@ -167,7 +158,6 @@ def write(
             f"'{config.variant}'{of} cannot be exported: PyTorch cannot write its operations as "
             f"ONNX ({type(error).__name__})."
         ) from error
-    files = ["model.onnx"]
     if int8:
         with quiet():
             # Processors without VNNI add the products of two weights and two activations in 16
@@ -179,12 +169,10 @@ def write(
                 reduce_range=True,
                 per_channel=True,
             )
-        files.append("model-int8.onnx")
     text = None
     if config.text is not None and config.plm is not None:
         tokenizer = plm.tokenizer(config.plm.name)
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
-        files.append("tokenizer.json")
         before, after = specials(tokenizer)
         told = sentence_fields(data.schema, config.text)
         text = {
@@ -209,10 +197,8 @@ def write(
         "typed": [field.name for field in data.schema.fields if field.typed],
         "values": data.vocabulary.values,
         "text": text,
-        "sha256": {name: fetch.sha256(out / name) for name in files},
         "provenance": provenance.provenance(config.plm),
     }
-    content["content sha256"] = content_checksum(content)
     write_json(out / "export.json", content)
 
 

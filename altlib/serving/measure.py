@@ -17,8 +17,8 @@ from torch import Tensor
 from altlib.data.tabular import Prepared
 from altlib.lab import metrics, steps
 from altlib.serving.export import configuration, eager, inputs, raw_values, restore
-from altlib.serving.predictor import Predictor, checked
-from altlib.store import home
+from altlib.serving.predictor import Predictor
+from altlib.store import home, read_json
 
 Call = Callable[[], np.ndarray]
 START = """
@@ -86,14 +86,14 @@ def measure(
     """
     lines, before = [], torch.get_num_threads()
     for variant, folder in exports.items():
-        run = checked(folder / "export.json")["run"]
+        run = read_json(folder / "export.json")["run"]
         model, config = restore(home() / "artifacts" / "finetuning" / run)
         data = steps.prepare(config.data)
         for number in threads:
             torch.set_num_threads(number)
             onnx = Predictor(folder, number)
-            small = "model-int8.onnx"
-            int8 = Predictor(folder, number, small) if small in onnx.export["sha256"] else None
+            small = folder / "model-int8.onnx"
+            int8 = Predictor(folder, number, small.name) if small.exists() else None
             for batch in batches:
                 rows = candidates(data, batch)
                 given, values = inputs(config, data, rows), raw_values(data, rows)
@@ -140,9 +140,9 @@ def costs(exports: Mapping[str, Path], rounds: int = 3) -> pd.DataFrame:
     """
     files, commands = [], []
     for variant, folder in exports.items():
-        export = checked(folder / "export.json")
+        export = read_json(folder / "export.json")
         row = json.dumps([dict.fromkeys(export["fields"], "")])
-        for model in (name for name in export["sha256"] if name.endswith(".onnx")):
+        for model in sorted(file.name for file in folder.glob("*.onnx")):
             files.append((variant, folder, model))
             commands.append([sys.executable, "-c", START, str(folder), model, row])
     measured = []

@@ -1,11 +1,10 @@
 """Click probabilities from an exported folder: raw field values in, no torch.
 
-`altlib.serving.export` writes such a folder. It holds model.onnx, export.json and, if the model
-reads sentences, tokenizer.json. Nothing here imports PyTorch, so a server starts in a second.
+`altlib.serving.export` writes such a folder. It holds model.onnx, export.json, done.json (see
+`store`) and, if the model reads sentences, tokenizer.json. Nothing here imports PyTorch, so a
+server starts in a second.
 """
 
-import hashlib
-import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +15,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
+from altlib import store
 from altlib.data.spelling import spelled, word
 
 MANY = 20
@@ -39,7 +39,7 @@ class Predictor:
         fields: names of the fields that a row must have.
 
     Raises:
-        FileNotFoundError: the folder is not an export, or lacks a file.
+        FileNotFoundError: the folder is not a whole export, or does not hold the model.
         ValueError: a file was altered since the export.
     """
 
@@ -50,21 +50,21 @@ class Predictor:
 
     def __init__(self, folder: str | Path, threads: int = 1, model: str = "model.onnx") -> None:
         folder = Path(folder)
-        description = folder / "export.json"
-        if not description.is_file():
-            raise FileNotFoundError(
-                f"{folder} is not an export: it has no export.json. Make one by "
-                "'python -m altlib.serving export RUN OUT'."
-            )
-        self.export: dict[str, Any] = checked(description)
-        models = [name for name in self.export["sha256"] if name.endswith(".onnx")]
+        for name in ("export.json", store.DONE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{folder} is not a whole export: it has no {name}. Make one by "
+                    "'python -m altlib.serving export RUN OUT'."
+                )
+        if why := store.fault(folder, "export.json", model, "tokenizer.json"):
+            raise ValueError(f"The export {folder} is damaged ({why}); export the run again.")
+        models = sorted(file.name for file in folder.glob("*.onnx"))
         if model not in models:
             raise FileNotFoundError(f"{folder} holds no '{model}'; it has {', '.join(models)}.")
+        self.export: dict[str, Any] = store.read_json(folder / "export.json")
         self.sentences: Sentences | None = None
         """What makes sentences of words, where the model reads them."""
-        whole(folder, model, self.export)
         if self.export["text"] is not None:
-            whole(folder, "tokenizer.json", self.export)
             self.sentences = Sentences(folder / "tokenizer.json", self.export["text"])
         self.fields: list[str] = self.export["fields"]
         starts = np.cumsum([0] + [2 + len(values) for values in self.export["values"]])
@@ -205,33 +205,6 @@ class Predictor:
             for start in range(0, batch, rows)
         ]
         return np.concatenate([self._session.run(["probability"], part)[0] for part in parts])
-
-
-def whole(folder: Path, name: str, export: Mapping[str, Any]) -> None:
-    """Raises an error if a file of an export is not there, or was altered."""
-    if not (folder / name).is_file():
-        raise FileNotFoundError(f"The export {folder} lacks its file {name}.")
-    with (folder / name).open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != export["sha256"][name]:
-        raise ValueError(f"{folder / name} was altered since the export; export the run again.")
-
-
-def checked(description: Path) -> dict[str, Any]:
-    """export.json, which carries the checksum of its own content."""
-    try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-        expected = content.pop("content sha256")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{description} is not that of an export: {error}.") from None
-    if content_checksum(content) != expected:
-        raise ValueError(f"{description} was altered since the export; export the run again.")
-    return content
-
-
-def content_checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of what export.json says."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def mappings(frame: Any, fields: Sequence[str]) -> list[dict[str, Any]]:

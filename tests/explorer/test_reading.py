@@ -218,6 +218,13 @@ def test_a_field_without_known_values_has_no_loss(reader: Reader, model: Alignme
     assert reading.loss(model, data, query, torch.full((3,), int(empty[1]) + 1), 1).isnan().all()
 
 
+def test_a_checkpoint_that_is_not_there_is_named(reader: Reader, rows: np.ndarray) -> None:
+    with pytest.raises(
+        ValueError, match=r"no checkpoint 'after'; there are|did you mean 'after pre"
+    ):
+        reader.row(int(rows[0]), 0, "after")
+
+
 def test_runs_of_other_pretrainings_or_data_are_refused(tiny_plm: str) -> None:
     profile = load_profile(str(TINY), {"plm": {"name": tiny_plm}, "pretrainings": 2})
     with pytest.raises(ValueError, match="'alt_both' did not begin from this pretraining"):

@@ -54,12 +54,12 @@ def test_a_verdict_that_hangs_on_the_regularisation_says_so() -> None:
     settings = study(none=(0.01, 0.02), tuned=(-0.0005, 0.0004))
     word, figures = verdict(text, controls=controls, regularisation=settings)
     assert word == "supported"
-    assert "depends on regularisation (none: supported, tuned: no difference)" in figures
+    assert "depends on the study regularisation (none: supported, tuned: no difference)" in figures
     once = settings.assign(pretrainings=1)
     _, figures = verdict(text, controls=controls, regularisation=once)
-    assert "depends on regularisation, one pretraining (none: supported" in figures
+    assert "depends on the study regularisation with one pretraining (none: supported" in figures
     alike = settings.assign(low=0.01, high=0.02)
-    assert "hangs" not in verdict(text, controls=controls, length=alike)[1]
+    assert "depends" not in verdict(text, controls=controls, length=alike)[1]
 
 
 def test_one_pair_of_seeds_or_one_of_many_comparisons_decides_nothing() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from altlib.config import Finetuning
 from altlib.lab import jobs, outlook, steps
 from altlib.lab.provenance import machine
 from altlib.profile import load_profile
@@ -97,3 +98,20 @@ def test_a_damaged_report_is_left_out(
     assert len(outlook.known()) == 1
     told = [str(warning.message) for warning in recwarn]
     assert len(told) == warned and all(f"{damaged} is damaged" in sentence for sentence in told)
+
+
+def test_the_longest_jobs_are_started_first_but_for_the_main_table(profile: str) -> None:
+    shares = ", ".join(f"'{n} %': {{data: {{train_share: 0.0{n}}}}}" for n in (2, 8, 5))
+    study = f"{{settings: {{{shares}}}, variants: [plain_lang], against: control}}"
+    with Path(profile).open("a", encoding="utf-8") as file:
+        file.write(f"studies: {{08_backbones: {{few_rows: {study}}}}}\n")
+    plan = jobs.plan(profile)
+    plm = plan.profile.plm.name
+    report({"variant": "plain_lang", "backbone": "", "plm": plm, "train_rows": 100_000})
+    found = outlook.order(plan)
+    assert sorted(found) == sorted(plan.jobs)
+    main = plan.shown["06_finetune_both"]
+    assert found[: len(main)] == main
+    runs = [run for name in found[len(main) :] for run in plan.jobs[name].makes]
+    made = [run.data.train_share for run in runs if isinstance(run, Finetuning)]
+    assert made == [0.08, 0.05, 0.02]

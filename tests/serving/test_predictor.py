@@ -206,7 +206,7 @@ def test_large_batches_are_scored_in_parts(
 
 
 def test_a_folder_that_is_no_whole_export_is_refused(out: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"is not an export: it has no export\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not a whole export: it has no export\.json"):
         Predictor(tmp_path)
     copy = tmp_path / "copy"
 
@@ -221,15 +221,19 @@ def test_a_folder_that_is_no_whole_export_is_refused(out: Path, tmp_path: Path) 
         return copy
 
     for name in ("model.onnx", "tokenizer.json"):
-        with pytest.raises(FileNotFoundError, match=f"lacks its file {name}"):
+        with pytest.raises(ValueError, match=rf"copy is damaged \({name} is missing\)"):
             Predictor(copied(name, None))
-        with pytest.raises(ValueError, match=rf"{name} was altered since the export"):
+        with pytest.raises(
+            ValueError, match=rf"copy is damaged \({name} has .* export the run again"
+        ):
             Predictor(copied(name, (out / name).read_bytes() + b" "))
     text = (out / "export.json").read_text()
-    with pytest.raises(ValueError, match=r"export\.json was altered"):
+    with pytest.raises(ValueError, match=r"export\.json is not what was written"):
         Predictor(copied("export.json", text.replace('"pad": 0', '"pad": 1').encode()))
-    with pytest.raises(ValueError, match=r"export\.json is not that of an export"):
-        Predictor(copied("export.json", b"{}"))
+    with pytest.raises(ValueError, match=r"done\.json is damaged"):
+        Predictor(copied("done.json", b"{}"))
+    with pytest.raises(FileNotFoundError, match=r"it has no done\.json"):
+        Predictor(copied("done.json", None))
     with pytest.raises(FileNotFoundError, match=r"holds no 'model-int8\.onnx'; it has model\.onnx"):
         Predictor(out, model="model-int8.onnx")
     with pytest.raises(FileNotFoundError, match=r"holds no 'tokenizer\.json'; it has model\.onnx"):
