@@ -39,7 +39,7 @@ class Predictor:
         fields: names of the fields that a row must have.
 
     Raises:
-        FileNotFoundError: the folder is not a whole export, or does not hold the model.
+        FileNotFoundError: the folder is not an export, or does not hold the model.
         ValueError: a file was altered since the export.
     """
 
@@ -50,12 +50,11 @@ class Predictor:
 
     def __init__(self, folder: str | Path, threads: int = 1, model: str = "model.onnx") -> None:
         folder = Path(folder)
-        for name in ("export.json", store.DONE):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{folder} is not a whole export: it has no {name}. Make one by "
-                    "'python -m altlib.serving export RUN OUT'."
-                )
+        if not (folder / "export.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} is not an export: it has no export.json. Make one by "
+                "'python -m altlib.serving export RUN OUT'."
+            )
         if why := store.fault(folder, "export.json", model, "tokenizer.json"):
             raise ValueError(f"The export {folder} is damaged ({why}); export the run again.")
         models = sorted(file.name for file in folder.glob("*.onnx"))
