@@ -19,7 +19,7 @@ from altlib import store
 from altlib.data.spelling import spelled, word
 
 MANY = 20
-"""Rows of a batch from which on a field without any known value is told of."""
+"""Values of a field in a batch, none of them known, from which on it is told of."""
 
 POSITIONS = 8192
 """Ids or tokens of one call of ONNX Runtime: the intermediate results of more leave the processor's
@@ -102,21 +102,21 @@ class Predictor:
         values = self.words(rows)
         text = self.sentences.assemble(values) if self.sentences else None
         ids = self.ids(values)
-        if self._reads_ids and len(ids) >= MANY and (all_unknown := self._all_unknown(ids)):
+        if self._reads_ids and len(ids) >= MANY and (odd := self._odd(values, ids)):
             warnings.warn(
-                f"No value of {all_unknown} in {len(ids)} rows was seen in training: are they "
-                "spelt as there?",
+                f"No value of {odd} in {len(ids)} rows was seen in training: are they spelt as "
+                "there?",
                 stacklevel=2,
             )
         return self.score(ids, text)
 
-    def _all_unknown(self, ids: np.ndarray) -> list[str]:
-        """The fields of ids [B, F] without a known value, of those that have any."""
-        unknown = (ids == self._unknown).all(0)
+    def _odd(self, values: Sequence[Sequence[str]], ids: np.ndarray) -> list[str]:
+        """The fields of which no value is known in a batch with `MANY` different ones."""
+        unknown = np.flatnonzero((ids == self._unknown).all(0))
         return [
-            name
-            for name, lacking, known in zip(self.fields, unknown, self._features, strict=True)
-            if lacking and known
+            self.fields[f]
+            for f in unknown
+            if self._features[f] and len({row[f] for row in values}) >= MANY
         ]
 
     def words(self, rows: Any) -> list[tuple[str, ...]]:

@@ -54,13 +54,14 @@ def test_rows_come_as_mappings_or_a_frame(out: Path, row: dict[str, Any]) -> Non
 def test_a_field_of_which_no_value_is_known_is_told_of(out: Path, row: dict[str, Any]) -> None:
     predictor = Predictor(out)
     field = predictor.fields[0]
-    odd = {**row, field: "spelt otherwise"}
+    odd = [{**row, field: f"spelt otherwise {number}"} for number in range(20)]
     with pytest.warns(UserWarning, match=rf"No value of \['{field}'\] in 20 rows was seen"):
-        predictor.predict([odd] * 20)
+        predictor.predict(odd)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        predictor.predict([*[odd] * 20, row])
-        predictor.predict([odd] * 19)
+        predictor.predict([*odd, row])
+        predictor.predict(odd[:19])
+        predictor.predict([odd[0]] * 100)  # candidates of one new user
 
 
 def test_what_is_not_known_has_its_word(out: Path, row: dict[str, Any]) -> None:
