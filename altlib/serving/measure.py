@@ -142,7 +142,7 @@ def costs(exports: Mapping[str, Path], rounds: int = 3) -> pd.DataFrame:
     for variant, folder in exports.items():
         export = read_json(folder / "export.json")
         row = json.dumps([dict.fromkeys(export["fields"], "")])
-        for model in sorted(file.name for file in folder.glob("*.onnx")):
+        for model in sorted((file.name for file in folder.glob("*.onnx")), key=len):
             files.append((variant, folder, model))
             commands.append([sys.executable, "-c", START, str(folder), model, row])
     measured = []
