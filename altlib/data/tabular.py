@@ -223,7 +223,7 @@ def check(frame: pd.DataFrame, schema: Schema) -> None:
     faults = {name: (frame[name].isna(), "a word") for name in schema.field_names}
     faults["rating"] = (
         ~frame["rating"].between(low, high),
-        (f"a number from {low:g} to {high:g}, the scale of 'label'"),
+        f"a number from {low:g} to {high:g}, the scale of 'label'",
     )
     faults["timestamp"] = ~frame["timestamp"].abs().lt(np.inf), "a number"
     for name, (wrong, right) in faults.items():
@@ -304,8 +304,8 @@ def prepare(
         lacking = float(total[used][categories[used] == UNKNOWN].sum() / len(chosen))
         if name in keys and lacking >= 0.01:
             doubts.append(
-                f"{lacking:.0%} of the rows of '{schema.name}' have no '{name}'; they count as "
-                "rows of one."
+                f"{lacking:.0%} of the rows of '{schema.name}' have no '{name}'; all of them "
+                "count as rows of the same one."
             )
             warnings.warn(doubts[-1], stacklevel=2)
     row = pd.util.hash_pandas_object(pd.DataFrame(indices), index=False).to_numpy()

@@ -145,7 +145,7 @@ def sentences(data: DataConfig, text: TextConfig, plm_config: PlmConfig) -> Toke
 
     folder = home() / "artifacts" / "text" / text_key(data, text, plm_config)
     table = TokenTable.load(found_or_made(folder, write), text)
-    some = prepared.rows[:: 1 + len(prepared.rows) // 5000]
+    some = prepared.rows[:: 1 + len(prepared.rows) // 5000].copy()  # of a file that is only read
     present = table.assemble(some).present(some.shape[1]).double().mean(0)
     for field in sentence_fields(prepared.schema, text):
         if (lost := 1 - float(present[field])) >= 0.01:

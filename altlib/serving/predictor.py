@@ -112,7 +112,7 @@ class Predictor:
 
     def _odd(self, values: Sequence[Sequence[str]], ids: np.ndarray) -> list[str]:
         """The fields of which no value is known in a batch with `MANY` different ones."""
-        unknown = np.flatnonzero((ids == self._unknown).all(0))
+        unknown: list[int] = np.flatnonzero((ids == self._unknown).all(0)).tolist()
         return [
             self.fields[f]
             for f in unknown
