@@ -136,6 +136,11 @@ class Range:
         if self.log and self.low <= 0:
             raise ValueError(f"A logarithmic range cannot begin at {self.low:g}.")
 
+    @property
+    def some(self) -> list[float]:
+        """The ends, and a fraction between, as a trial may have it."""
+        return [self.low, self.high, self.low + 0.382 * (self.high - self.low)]
+
     def holds(self, value: Any) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 

@@ -149,5 +149,5 @@ def record(
         )
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=2)
-    known_of = {name: of for name, of in vars(raw).items() if name != "path"}
-    return {**known_of, "counts": counts, "warnings": doubts}
+    told = {name: of for name, of in vars(raw).items() if name != "path"}
+    return {**told, "counts": counts, "warnings": doubts}

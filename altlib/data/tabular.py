@@ -230,6 +230,32 @@ def check(frame: pd.DataFrame, schema: Schema) -> None:
         refuse(f"The frame of '{schema.name}'", frame[name], wrong, right)
 
 
+def doubts_about(data: Prepared) -> list[str]:
+    """What about the rows may spoil or flatter results, in sentences."""
+    name, found = data.schema.name, []
+    for field, known in zip(data.schema.field_names, data.vocabulary.values, strict=True):
+        if not known:
+            found.append(
+                f"The field '{field}' of '{name}' says nothing: no value of it stands in enough "
+                "training rows, so each counts as unknown."
+            )
+    missing = np.array([word == UNKNOWN for word in data.words])
+    for f in map(data.key_field, ("user", "item")):
+        if (lacking := missing[data.rows[:, f]].mean()) >= 0.01:
+            key = data.schema.field_names[f]
+            found.append(
+                f"{lacking:.0%} of the rows of '{name}' have no '{key}'; all of them count as rows "
+                "of the same one."
+            )
+    row = pd.util.hash_pandas_object(pd.DataFrame(data.rows), index=False).to_numpy()
+    if (again := np.isin(row[data.of("test")], row[data.of("train")]).mean()) >= 0.01:
+        found.append(
+            f"{again:.0%} of the test rows of '{name}' have the values of a training row in every "
+            "field: a model may know them by heart."
+        )
+    return found
+
+
 def prepare(
     frame: pd.DataFrame,
     schema: Schema,
@@ -274,7 +300,6 @@ def prepare(
     occurrences = []
     provenance = dict(provenance or {})
     doubts = provenance["warnings"] = list(provenance.get("warnings", []))
-    keys = {field.side: field.name for field in reversed(schema.fields)}.values()
     indices = np.empty((len(chosen), len(schema.fields)), np.int32)
     for f, name in enumerate(schema.field_names):
         codes = frame[name].cat.codes.to_numpy()[chosen]
@@ -295,27 +320,6 @@ def prepare(
             warnings.warn(doubts[-1], stacklevel=2)
         values.append(words)
         known.append([w for w, c in zip(words, count, strict=True) if c >= config.min_count])
-        if not known[-1]:
-            doubts.append(
-                f"The field '{name}' of '{schema.name}' says nothing: none of its values stands in "
-                f"{config.min_count} training rows, so each counts as unknown."
-            )
-            warnings.warn(doubts[-1], stacklevel=2)
-        lacking = float(total[used][categories[used] == UNKNOWN].sum() / len(chosen))
-        if name in keys and lacking >= 0.01:
-            doubts.append(
-                f"{lacking:.0%} of the rows of '{schema.name}' have no '{name}'; all of them "
-                "count as rows of the same one."
-            )
-            warnings.warn(doubts[-1], stacklevel=2)
-    row = pd.util.hash_pandas_object(pd.DataFrame(indices), index=False).to_numpy()
-    again = float(np.isin(row[part == 2], row[part == 0]).mean())
-    if again >= 0.01:
-        doubts.append(
-            f"{again:.0%} of the test rows of '{schema.name}' have the values of a training row in "
-            "every field: a model may know them by heart."
-        )
-        warnings.warn(doubts[-1], stacklevel=2)
     vocabulary = Vocabulary(known)
     feature_of_value = np.concatenate(
         [vocabulary.lookup(f, pd.Index(words)) for f, words in enumerate(values)]
@@ -336,6 +340,10 @@ def prepare(
         counts=counts,
         provenance=provenance,
     )
+    found = doubts_about(prepared)
+    doubts += found
+    for doubt in found:
+        warnings.warn(doubt, stacklevel=2)
     test = prepared.of("test")
     provenance |= {
         "label rule": asdict(schema.label),

@@ -53,8 +53,8 @@ def logloss(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
 
 def rela_impr(a: float, b: float) -> float:
-    """Relative improvement of AUC `a` over AUC `b`: (a - 0.5) / (b - 0.5) - 1; NaN over
-    that of a random guess, 0.5."""
+    """Relative improvement of AUC `a` over AUC `b`: (a - 0.5) / (b - 0.5) - 1; NaN where
+    `b` is that of a random guess, 0.5."""
     return (a - 0.5) / (b - 0.5) - 1 if b != 0.5 else float("nan")
 
 

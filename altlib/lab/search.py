@@ -120,21 +120,14 @@ def searches(name: str) -> list[Search]:
                 f"{path.name}: tuning.space names '{entry}', which cannot be searched: entries of "
                 "alignment, pretraining and finetuning can, and alpha, ctr.dropout, plm.dropout."
             )
-        if isinstance(values, Range):  # a fraction between, as a trial may have it
-            several: list[Any] = [
-                values.low,
-                values.high,
-                values.low + 0.382 * (values.high - values.low),
-            ]
-        else:
-            several = values
+        some = values.some if isinstance(values, Range) else values
         try:
-            tried = [made_of(with_changes(entries, nested(entry, one)), path) for one in several]
+            tried = [made_of(with_changes(entries, nested(entry, one)), path) for one in some]
         except ValueError as error:
             raise ValueError(f"In tuning.space of {error}") from None
-        # In the entry's own type: YAML takes 1e-3 for text.
-        typed = [attrgetter(entry)(one) for one in tried]
-        space_of[entry] = values if isinstance(values, Range) else typed
+        if not isinstance(values, Range):  # in the entry's own type: YAML takes 1e-3 for text
+            values = [attrgetter(entry)(one) for one in tried]
+        space_of[entry] = values
     rest = {name: of for name, of in entries.items() if name not in ("studies", "tuning")}
     rows: list[tuple[Place, str, dict[str, Any], dict[str, Any]]] = [
         (("", "", ""), variant, {}, {}) for variant in profile.seeds
@@ -152,9 +145,8 @@ def searches(name: str) -> list[Search]:
     for place, variant, base, changes in rows:
         trial = merged(base, tuning.base)  # trials have their own share of the rows
         made = made_of(in_setting(rest, trial, changes), path)
-        own = changes.keys() & {"data"} or (changes | base).keys() & {
-            *("text", "plm", "alignment", "pretraining", "preset")
-        }
+        said = changes.keys() | base.keys() - {"data"}  # which may be a share of the rows only
+        own = said & {"data", "text", "plm", "alignment", "pretraining", "preset"}
         main = variant == "alt_ctr" and not place[1]
         starts = VARIANTS[variant].aligned and (main or bool(own) or "alt_ctr" not in profile.seeds)
         space = {

@@ -127,10 +127,9 @@ def build(folder: Path, title: str) -> Path:
         shutil.copytree(folder / "figures", source / "figures")
         (source / "notebooks").mkdir()
         pages = []
-        executed = sorted((folder / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-        # Of a notebook that fails Snakemake leaves an empty copy.
-        for file in (file for file in executed if file.stat().st_size):
-            if file.suffixes == [".ipynb"] and file.stem != "14_report":  # which makes the site
+        for file in sorted((folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+            whole = file.suffixes == [".ipynb"] and file.stat().st_size  # empty where it has failed
+            if whole and file.stem != "14_report":  # which makes the site
                 nbformat.write(page(file), source / "notebooks" / file.name)
                 pages.append(f"notebooks/{file.stem}")
         guide = sorted((store.PROJECT / "docs").glob("*.md"))
