@@ -180,7 +180,8 @@ def degeneration(table: pd.DataFrame) -> Finding:
     word = SUPPORTED if more else CONTRADICTED if fewer else UNDECIDED
     leads: Any = gap.stack()
     ratio, rows = leads.index[leads.argmin()]
-    least = f"smallest lead of token masks {leads.min():+.1%}, at {ratio} after {rows:,} rows"
+    least = f"smallest lead of token masks {100 * leads.min():+.1f} points"
+    least += f", at {ratio} after {rows:,} rows"
     return word, f"{figures}; {least}; one pretraining each", table
 
 
@@ -190,10 +191,12 @@ def needed_words(table: pd.DataFrame) -> Finding:
     needed most are the field's own or those of one that determines it."""
     own = (table["low"] > 0) & table["of its own"]
     other = (table["low"] <= 0) & ~table["of its own"]
+    most = table["needs most"].where(table["needs most"] != table["masked field"])
+    needs = most.map("needs {} most, ".format, na_action="ignore").fillna("")
     figures = "; ".join(
         f"{line['masked field']} {line['own words (nats)']:+.2f} nats [{line['low']:+.2f}, "
-        f"{line['high']:+.2f}], reads {line['own attention']:.0%} there"
-        for _, line in table.iterrows()
+        f"{line['high']:+.2f}], {needs[place]}attention {line['own attention']:.0%}"
+        for place, line in table.iterrows()
     )
     word = SUPPORTED if own.mean() > 0.5 else CONTRADICTED if other.mean() > 0.5 else UNDECIDED
     number = table["pretrainings"].max()
@@ -255,9 +258,10 @@ CLAIMS = (
           "parts", differences("setting", "token masking", sign=-1, against="default")),
     Claim("Cross-attention over the words is better than their mean.",
           "parts", differences("setting", "mean of the words", sign=-1, against="default")),
-    Claim("With token-level masks more words are recovered early and without the IDs than with "
-          "field-level masks.", "degeneration_recovery", degeneration),
-    Claim("A masked field draws on its own words.", "needed_words", needed_words),
+    Claim("Early in training, token-level masks let more words be recovered without the IDs than "
+          "field-level masks do.", "degeneration_recovery", degeneration),
+    Claim("A masked field draws on its own words, or on those of a field that determines it.",
+          "needed_words", needed_words),
     Claim("ALT_ctr costs no more to serve than the raw ID-based model.", "same_cost", same_cost),
 )  # fmt: skip
 

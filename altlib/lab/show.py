@@ -52,10 +52,10 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
             return f"{value:.1f}"
         if "_ms" in name or name in ("start-up seconds", "file MB", "peak memory MiB"):
             return f"{value:,.{max(0, 2 - int(np.floor(np.log10(value or 1.0))))}f}"
-        if name.endswith((" rows", "seconds", "rows_per_s")):
+        if name.endswith((" rows", "seconds", "rows_per_s", "rows_per_second")):
             return f"{value:,.0f}"
-        if isinstance(value, (int, np.integer)):
-            return f"{value:,}"
+        if isinstance(value, (int, np.integer)) or name in ("seeds", "pretrainings"):
+            return f"{value:,.0f}"
         return f"{value:.4f}" if isinstance(value, float) else str(value)
 
     return pd.DataFrame(

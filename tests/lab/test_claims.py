@@ -171,7 +171,7 @@ def test_degeneration_is_seen_at_every_look() -> None:
             "with other IDs": [0.2, 0.4, 0.5, 0.5],
         }
     )
-    text = "With token-level"
+    text = "Early in training"
     here, figures = verdict(text, degeneration_recovery=curves)
     assert here == "supported" and "token 0.15 50.0%" in figures and "100 rows" in figures
     other = curves.assign(setting=curves["setting"].replace("token 0.15", "token 0.6"))
@@ -179,7 +179,8 @@ def test_degeneration_is_seen_at_every_look() -> None:
     assert verdict(text, degeneration_recovery=curves[:3])[0] == "not tested"
     curves.loc[1, "with other IDs"] = 0.495  # half a percentage point is no difference
     here, figures = verdict(text, degeneration_recovery=curves)
-    assert here == "undecided" and "lead of token masks +0.5%, at 0.15 after 200 rows" in figures
+    assert here == "undecided"
+    assert "lead of token masks +0.5 points, at 0.15 after 200 rows" in figures
     curves.loc[[0, 1], "with other IDs"] = 0.6
     assert verdict(text, degeneration_recovery=curves)[0] == "contradicted"
 
@@ -204,6 +205,7 @@ def test_a_field_draws_on_what_hiding_costs() -> None:
             "low": [0.4, 0.1, -0.1],
             "high": [0.6, 0.3, 0.1],
             "of its own": [True, True, False],
+            "needs most": ["age", "title", "age"],
             "own attention": [0.9, 0.0, 0.1],
             "pretrainings": [3, 3, 3],
         }
@@ -212,7 +214,7 @@ def test_a_field_draws_on_what_hiding_costs() -> None:
     assert word == "supported" and "2 of 3 fields, after each of 3 pretrainings" in figures
     word, figures = verdict("A masked field draws", needed_words=table.assign(pretrainings=1))
     assert word == "undecided" and figures.endswith("; one pretraining")
-    assert "genre +0.20 nats [+0.10, +0.30], reads 0% there" in figures
+    assert "genre +0.20 nats [+0.10, +0.30], needs title most, attention 0%" in figures
     assert verdict("A masked", needed_words=table.assign(low=[0.4, -0.1, -0.1]))[0] == "undecided"
     others = table.assign(low=-0.1, **{"of its own": False})
     assert verdict("A masked field", needed_words=others)[0] == "contradicted"
