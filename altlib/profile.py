@@ -300,7 +300,10 @@ class Profile:
         """One finetuning of a variant."""
         if variant not in VARIANTS:
             raise ValueError(f"There is no variant '{variant}'; {nearest(variant, VARIANTS)}")
-        of, whole = VARIANTS[variant], changed(self, self.tuned.get(variant, {}))
+        of, own = VARIANTS[variant], self.tuned.get(variant, {})
+        if of.aligned and not START & own.keys():  # the ID-based model is that of ALT_ctr, too
+            own = merged({"ctr": mapping(self.tuned, "alt_ctr", "ctr")}, own)
+        whole = changed(self, own)
         budget = getattr(whole.finetuning, of.budget)
         return Finetuning(
             variant=variant,

@@ -40,12 +40,12 @@ def word_for(line: pd.Series, sign: int = 1) -> str:
     """The word for a line of a table, by the interval of its difference in AUC.
 
     Args:
-        line: a single seed, or a difference that is no finding among all that the table compares,
-            leaves it undecided.
+        line: a single seed, a single pretraining, or a difference that is no finding among all
+            that the table compares, leaves it undecided.
         sign: 1 if the difference should lie above 0, -1 if below.
     """
     low, high = line["low"], line["high"]
-    if pairs(line) < 2:
+    if single(line):
         return UNDECIDED
     if max(abs(low), abs(high)) <= MARGIN:
         return NONE
@@ -59,18 +59,28 @@ def pairs(line: pd.Series) -> int:
     return int(line["seeds improved"].rpartition(" ")[2])
 
 
+def single(line: pd.Series) -> str:
+    """What a line has only one of, a seed or a pretraining, in words; empty if it has several.
+
+    Pretrainings differ by more than the seeds that start from one of them.
+    """
+    if pairs(line) < 2:
+        return "one seed"
+    return "one pretraining" if line.get("pretrainings") == 1 else ""
+
+
 def together(words: Iterable[str]) -> str:
-    """The word for a claim about several differences."""
+    """The word for a claim that several differences lie on one side of 0."""
     found = set(words)
     if len(found) == 1:
         return found.pop()
-    return CONTRADICTED if CONTRADICTED in found else UNDECIDED
+    return CONTRADICTED if found & {CONTRADICTED, NONE} else UNDECIDED
 
 
 def differences(column: str, *values: str, sign: int = 1, against: str = "") -> Test:
     """A claim that lines of a table differ from what they are compared with, in AUC.
 
-    It is not tested where one of the lines is blank.
+    Where a line is blank, the others can contradict it; otherwise it is not tested.
 
     Args:
         column: where `values` stand; all compared lines of a study if there are none.
@@ -86,22 +96,23 @@ def differences(column: str, *values: str, sign: int = 1, against: str = "") -> 
             lines = table[table[column].isin(values)]
         else:
             lines = table[(table["against"] != "") | table["AUC"].isna()]
-        if lines[name].isna().any():
-            return None
+        missing = list(lines.loc[lines[name].isna(), column])
+        missing += sorted(set(values) - set(lines[column]))
+        lines = lines[lines[name].notna()]
         if against:
             lines = lines[lines["against"] == against]
-        if set(values) - set(lines[column]) or not len(lines):
-            return None
         words = [word_for(line, sign) for _, line in lines.iterrows()]
+        word = together(words) if words else NOT_TESTED
+        if not words or (missing and word != CONTRADICTED):
+            return None
         figures = [
             f"{line[column]} {line[name]:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}]"
-            + (", one seed" if pairs(line) == 1 else "")
+            + (f", {single(line)}" if single(line) else "")
             + (f": {word}" if len(words) > 1 else "")
             for word, (_, line) in zip(words, lines.iterrows(), strict=True)
         ]
-        if "pretrainings" in lines and lines["pretrainings"].max() == 1:
-            figures.append("one pretraining" + " each" * (len(lines) > 1))
-        return together(words), "; ".join(figures), lines
+        figures += [f"missing: {', '.join(missing)}"] if missing else []
+        return word, "; ".join(figures), lines
 
     return test
 
@@ -120,13 +131,13 @@ def best(setting: str) -> Test:
             if len(missing):
                 return None  # one that is missing may be better
             word = SUPPORTED
-        single = table["seeds"].min() == 1
-        word = UNDECIDED if single else word
+        few = table["seeds"].min() == 1 or (table["pretrainings"] == 1).any()
+        word = UNDECIDED if few else word
         top = table.sort_values("AUC", ascending=False).head(3)
         figures = ", ".join(f"{n} {a:.4f}" for n, a in zip(top["setting"], top["AUC"], strict=True))
         own = table.loc[table["setting"] == setting, "AUC"].iloc[0]
         figures = f"{setting} {own:.4f}; the highest are {figures}"
-        figures += ", one seed" if single else ""
+        figures += ", one seed or one pretraining" if few else ""
         figures += f"; missing: {', '.join(missing)}" if len(missing) else ""
         return word, figures, table
 
@@ -144,14 +155,15 @@ def improvement(least: float) -> Test:
         lines = lines.assign(least=lines["low"] / raw, most=lines["high"] / raw)
         lines = lines.sort_values("RelaImpr.")
         top = lines.iloc[-1]
-        single = [line["variant"] for _, line in lines.iterrows() if pairs(line) < 2]
-        word = SUPPORTED if top["least"] >= least and top["variant"] not in single else UNDECIDED
-        # A variant that is missing, or has one seed only, may reach it.
-        if (lines["most"] < least).all() and not single and len(lines) == len(ALIGNED):
+        few = [f"{line['variant']} {single(line)}" for _, line in lines.iterrows() if single(line)]
+        reached = top["least"] >= least - MARGIN / raw and not single(top)
+        word = SUPPORTED if reached else UNDECIDED
+        # A variant that is missing, or has one seed or pretraining only, may reach it.
+        if (lines["most"] < least).all() and not few and len(lines) == len(ALIGNED):
             word = CONTRADICTED
         interval = f"[{top['least']:+.2%}, {top['most']:+.2%}]"
         figures = f"{top['variant']} {top['RelaImpr.']:+.2%} {interval}, the highest"
-        figures += f"; one seed: {', '.join(single)}" if single else ""
+        figures += "".join(f"; {words}" for words in few)
         return word, figures, lines.iloc[-1:]
 
     return test
@@ -191,12 +203,12 @@ def needed_words(table: pd.DataFrame) -> Finding:
     needed most are the field's own or those of one that determines it."""
     own = (table["low"] > 0) & table["of its own"]
     other = (table["low"] <= 0) & ~table["of its own"]
-    most = table["needs most"].where(table["needs most"] != table["masked field"])
-    needs = most.map("needs {} most, ".format, na_action="ignore").fillna("")
     figures = "; ".join(
         f"{line['masked field']} {line['own words (nats)']:+.2f} nats [{line['low']:+.2f}, "
-        f"{line['high']:+.2f}], {needs[place]}attention {line['own attention']:.0%}"
-        for place, line in table.iterrows()
+        f"{line['high']:+.2f}], "
+        + (f"needs {most} most, " if (most := line["needs most"]) != line["masked field"] else "")
+        + f"attention {line['own attention']:.0%}"
+        for _, line in table.iterrows()
     )
     word = SUPPORTED if own.mean() > 0.5 else CONTRADICTED if other.mean() > 0.5 else UNDECIDED
     number = table["pretrainings"].max()
@@ -293,9 +305,7 @@ def depending(study: str, tables: Mapping[str, pd.DataFrame]) -> str:
     if len(set(words.values())) < 2:
         return ""
     each = ", ".join(f"{setting}: {word}" for setting, word in words.items())
-    once = "pretrainings" in lines and lines["pretrainings"].max() == 1
-    name = study.replace("_", " ") + (" with one pretraining" if once else "")
-    return f"; depends on the study {name} ({each})"
+    return f"; depends on the study {study.replace('_', ' ')} ({each})"
 
 
 def sentence(line: pd.Series) -> str:

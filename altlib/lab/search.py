@@ -185,8 +185,8 @@ def reads(profile: Profile, variant: str, starts: bool, entry: str) -> bool:
     alignment = profile.alignment
     needs = {"noise": alignment.mtm, "contrast": alignment.icl, "temperature": alignment.icl}
     return {
-        # Of ALT_ctr it is that of the pretraining, too.
-        "ctr": of.reads_ids and (starts or variant != "alt_ctr"),
+        # Of aligned variants it is that of the pretraining, too.
+        "ctr": of.reads_ids and (starts or not of.aligned),
         "plm": of.reads_text,
         "alpha": of.kind == "both",
         "finetuning": rest.startswith(f"{of.budget}."),

@@ -93,8 +93,8 @@ def front(
     if len(tested):
         parts += ["## Verdicts"]
         parts += [
-            f"Of {len(tested)} claims that were tested here: {', '.join(said)}. One seed alone "
-            "decides nothing: [how to read the results](../../docs/reading.md)."
+            f"Of {len(tested)} claims that were tested here: {', '.join(said)}. One seed, or one "
+            "pretraining, decides nothing: [how to read the results](../../docs/reading.md)."
         ]
         if main["AUC − raw"].notna().any():
             alt = "Difference in AUC of each variant from raw, with 95 % intervals"
@@ -105,6 +105,7 @@ def front(
     else:
         parts += ["No claim of the paper was tested here."]
     parts += ["## The main table", show.markdown(main[[*MAIN]])]
+    parts += ["“AUC − raw” and its interval are over the seeds that a variant shares with raw."]
     parts += ["<details><summary>all columns</summary>", show.markdown(main), "</details>", *doubts]
     if len(reported) and len(ours := reported[reported["AUC here"].notna()]):
         parts += ["## Beside what others report"]

@@ -33,7 +33,8 @@ def test_without_tables_nothing_is_tested() -> None:
     [
         ({"DCNv2": (0.1, 0.2), "DeepFM": (0.01, 0.02)}, "supported"),
         ({"DCNv2": (0.1, 0.2), "DeepFM": (-0.01, 0.02)}, "undecided"),
-        ({"DCNv2": (0.1, 0.2), "DeepFM": (-0.0005, 0.0005)}, "undecided"),
+        ({"DCNv2": (0.1, 0.2), "DeepFM": (-0.0005, 0.0005)}, "contradicted"),
+        ({"DCNv2": (0.1, 0.2), "DeepFM": (-0.0005, 0.0011)}, "undecided"),
         ({"DCNv2": (0.1, 0.2), "DeepFM": (-0.02, -0.01)}, "contradicted"),
         ({"DCNv2": (-0.2, -0.1)}, "contradicted"),
         ({"DCNv2": (-0.001, 0.0005), "DeepFM": (0.0001, 0.0009)}, "no difference"),
@@ -55,20 +56,24 @@ def test_a_verdict_that_hangs_on_the_regularisation_says_so() -> None:
     word, figures = verdict(text, controls=controls, regularisation=settings)
     assert word == "supported"
     assert "depends on the study regularisation (none: supported, tuned: no difference)" in figures
-    once = settings.assign(pretrainings=1)
+    once = settings.assign(pretrainings=[1, 3])
     _, figures = verdict(text, controls=controls, regularisation=once)
-    assert "depends on the study regularisation with one pretraining (none: supported" in figures
+    assert "depends on the study regularisation (none: undecided, tuned: no" in figures
     alike = settings.assign(low=0.01, high=0.02)
     assert "depends" not in verdict(text, controls=controls, length=alike)[1]
 
 
-def test_one_pair_of_seeds_or_one_of_many_comparisons_decides_nothing() -> None:
+def test_one_seed_one_pretraining_or_one_of_many_comparisons_decides_nothing() -> None:
     table = study(DCNv2=(0.01, 0.02), DeepFM=(0.01, 0.02)).assign(seeds=3)
     text = "ALT_ctr improves every"
     assert verdict(text, backbones=table)[0] == "supported"
     one = table.assign(**{"seeds improved": ["2 of 3", "1 of 1"]})  # raw has one seed of three
     word, figures = verdict(text, backbones=one)
     assert word == "undecided" and "DeepFM +0.0150 [+0.0100, +0.0200], one seed" in figures
+    once = table.assign(pretrainings=[3, 1])
+    word, figures = verdict(text, backbones=once)
+    assert word == "undecided" and "[+0.0100, +0.0200], one pretraining: undecided" in figures
+    assert verdict(text, backbones=table.assign(pretrainings=[3, 0]))[0] == "supported"
     by_chance = table.assign(**{"p (BH)": [0.01, 0.06]})
     assert verdict(text, backbones=by_chance)[0] == "undecided"
     same = study(DCNv2=(-0.0005, 0.0005)).assign(seeds=3, **{"p (BH)": 0.9})
@@ -76,13 +81,13 @@ def test_one_pair_of_seeds_or_one_of_many_comparisons_decides_nothing() -> None:
 
 
 def test_a_verdict_is_a_sentence_to_quote() -> None:
-    table = study(DCNv2=(0.01, 0.02)).assign(pretrainings=1, **{"train rows": 5000})
+    table = study(DCNv2=(0.01, 0.02)).assign(pretrainings=2, **{"train rows": 5000})
     found = claims.table({"backbones": table}, "MovieLens-1M, split by time")
     sentences = [claims.sentence(line) for _, line in found.iterrows()]
     assert (
         "“ALT_ctr improves every ID-based model” is supported (based on MovieLens-1M, split by "
         "time, table backbones, 5,000 train rows, 2 seeds): "
-        "DCNv2 +0.0150 [+0.0100, +0.0200]; one pretraining."
+        "DCNv2 +0.0150 [+0.0100, +0.0200]."
     ) in sentences
     assert sum("was not tested" in sentence for sentence in sentences) == len(sentences) - 1
 
@@ -96,6 +101,9 @@ def test_a_claim_is_not_tested_where_a_line_is_missing_or_has_another_base() -> 
     assert verdict("ALT_ctr improves on every", data_sets=both)[0] == "supported"
     table.loc[1, ["AUC", "difference", "low", "high"]] = float("nan")
     assert verdict("ALT_ctr improves every", backbones=table)[0] == "not tested"
+    table.loc[0, ["low", "high"]] = -0.2, -0.1  # this one decides
+    word, figures = verdict("ALT_ctr improves every", backbones=table)
+    assert word == "contradicted" and figures.endswith("missing: DeepFM")
 
 
 def test_a_table_that_was_written_and_read_gives_the_same_verdict() -> None:
@@ -128,12 +136,13 @@ def test_what_leaving_out_should_cost_lies_below_0() -> None:
 def test_the_best_model_is_alone_the_best() -> None:
     models = pd.DataFrame(
         {"setting": ["DCNv2", "ALT_both"], "AUC": [0.7, 0.8], "best": ["", "●"], "seeds": 3}
-    )
+    ).assign(pretrainings=[0, 3])
     text = "ALT_both is the best"
     assert verdict(text, all_models=models)[0] == "supported"
     word, figures = verdict(text, all_models=models.assign(seeds=[3, 1]))
-    assert word == "undecided" and figures.endswith("one seed")
-    models.loc[2] = ["P5", float("nan"), "", 0]  # it may be better
+    assert word == "undecided" and figures.endswith("one seed or one pretraining")
+    assert verdict(text, all_models=models.assign(pretrainings=[0, 1]))[0] == "undecided"
+    models.loc[2] = ["P5", float("nan"), "", 0, 0]  # it may be better
     assert verdict(text, all_models=models)[0] == "not tested"
     models["best"] = "●"
     word, figures = verdict(text, all_models=models)
@@ -156,7 +165,8 @@ def test_the_improvement_is_judged_by_its_interval() -> None:
         return verdict("ALT improves", main=pd.DataFrame([raw, *lines]))[0]
 
     assert word(0.006, 0.008) == "supported"
-    assert word(0.005, 0.008) == "undecided"
+    assert word(0.005, 0.007) == "supported"  # 0.00573 less what counts as no difference
+    assert word(0.0045, 0.008) == "undecided"
     assert word(0.003, 0.0057) == "contradicted"
     assert word(-0.001, 0.001) == "contradicted"  # no difference at all
     assert word(0.006, 0.008, seeds=1) == word(0.003, 0.0057, seeds=1) == "undecided"
@@ -189,11 +199,10 @@ def test_a_verdict_names_the_rows_and_seeds_that_it_stands_on() -> None:
     table = study(DCNv2=(0.1, 0.2), DeepFM=(0.1, 0.2))
     # A line that is compared with nothing.
     alone = {"against": "", "seeds improved": "", "train rows": 10, "AUC": 0.6}
-    made = {"train rows": 5000, "seeds improved": ["1 of 3", "2 of 2"], "pretrainings": 1}
+    made = {"train rows": 5000, "seeds improved": ["1 of 3", "2 of 2"], "pretrainings": 2}
     table = pd.concat([table.assign(**made), pd.DataFrame([alone])])
     lines = claims.table({"backbones": table}).set_index("verdict")
     assert lines.loc["supported", "based on"] == "table backbones, 5,000 train rows, 2 to 3 seeds"
-    assert lines.loc["supported", "figures"].endswith("; one pretraining each")
     assert set(lines.loc["not tested", "based on"]) == {"–"}
 
 
