@@ -65,6 +65,7 @@ def summary(runs: pd.DataFrame) -> dict[str, Any]:
     for name in ("train rows", PRETRAINED):
         found[name] = runs[name.replace(" ", "_")].iloc[0]
     found["pretrainings"] = runs["pretraining_seed"].nunique()
+    found["AUC watched"] = runs["selection_auc"].mean()
     return found
 
 
@@ -141,7 +142,8 @@ def main_table(found: pd.DataFrame) -> pd.DataFrame:
 MAIN_COLUMNS = [
     *("variant", "model", "seeds", "epochs", "epoch kept", "AUC", "AUC s.d.", "best"),
     *("AUC − raw", "low", "high", "seeds improved", "p", "p (BH)"),
-    *("RelaImpr.", "Logloss", "Logloss s.d.", "train rows", PRETRAINED, "pretrainings", "seconds"),
+    *("RelaImpr.", "Logloss", "Logloss s.d.", "AUC watched", "train rows", PRETRAINED),
+    *("pretrainings", "seconds"),
 ]
 
 
@@ -220,7 +222,7 @@ def study_table(found: pd.DataFrame, study: Study) -> pd.DataFrame:
 STUDY_COLUMNS = [
     *("variant", "setting", "seeds", "AUC", "AUC s.d.", "best", "against"),
     *("difference", "low", "high", "p", "p (BH)", "seeds improved"),
-    *("Logloss", "train rows", "epochs", "epoch kept"),
+    *("Logloss", "AUC watched", "train rows", "epochs", "epoch kept"),
     *("seconds", PRETRAINED, "pretrainings", "pretraining seconds"),
 ]
 

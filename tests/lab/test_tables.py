@@ -33,6 +33,7 @@ def result(variant: str, seed: int, skill: float, **columns: Any) -> dict[str, A
         "logloss": metrics.logloss(LABELS, scores),
         "seconds": 10.0 * (seed + 1),
         "selected_on": "validation",
+        "selection_auc": 0.6 + 0.1 * seed,
         "epochs": 2,
         "epoch_kept": 1,
         "train_rows": 8000,
@@ -70,6 +71,7 @@ def test_a_summary_holds_means_and_standard_deviations_over_seeds() -> None:
     both, single = tables.summary(runs), tables.summary(runs[:1])
     assert (both["AUC"], both["AUC s.d."]) == pytest.approx((2.0, 2**0.5))
     assert single["AUC"] == 1.0 and np.isnan(single["AUC s.d."])
+    assert both["AUC watched"] == pytest.approx(0.65)
 
 
 def test_main_table_holds_means_and_differences_from_raw(found: pd.DataFrame) -> None:
