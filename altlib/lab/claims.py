@@ -108,8 +108,8 @@ def differences(column: str, *values: str, sign: int = 1, against: str = "") -> 
         figures = [
             f"{line[column]} {line[name]:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}]"
             + (f", {single(line)}" if single(line) else "")
-            + (f": {word}" if len(words) > 1 else "")
-            for word, (_, line) in zip(words, lines.iterrows(), strict=True)
+            + (f": {own}" if len(words) > 1 else "")
+            for own, (_, line) in zip(words, lines.iterrows(), strict=True)
         ]
         figures += [f"missing: {', '.join(missing)}"] if missing else []
         return word, "; ".join(figures), lines
